@@ -1,0 +1,146 @@
+package v1alpha1
+
+// Conditions of an Incident. Every condition is always present; what is not known is Unknown.
+const (
+	// ConditionAccepted is True once the policy is found, the declarer is authorised in every target namespace, every
+	// target is resolved and the limits hold. Nothing is written outside status before that.
+	ConditionAccepted = "Accepted"
+
+	// ConditionContained is True when every pod's isolation is proven: each one is Isolated or Gone.
+	ConditionContained = "Contained"
+
+	// ConditionEvidenceCollected is True when every evidence item is Collected. It is False with reason Gaps when
+	// everything else is settled but some of it could not be had.
+	ConditionEvidenceCollected = "EvidenceCollected"
+
+	// ConditionRecovered is True when every step of the recovery plan has succeeded.
+	ConditionRecovered = "Recovered"
+
+	// ConditionReleased is True when no quarantine of this Incident is left. It is False while anything is held.
+	ConditionReleased = "Released"
+
+	// ConditionReady is True when the goal of spec.goal is reached (kstatus: Current).
+	ConditionReady = "Ready"
+
+	// ConditionReconciling is True while the operator works towards the goal (kstatus: InProgress).
+	ConditionReconciling = "Reconciling"
+
+	// ConditionStalled is True when only a person can help (kstatus: Failed). Containment in place stays.
+	ConditionStalled = "Stalled"
+)
+
+// Reasons of the Accepted condition when it is True.
+const (
+	// ReasonAccepted says that the Incident is governed, authorised, resolved and within limits.
+	ReasonAccepted = "Accepted"
+)
+
+// Reasons of the Accepted condition when it is not True.
+const (
+	// ReasonNoPolicy says that no ContainmentPolicy governs the Incident.
+	ReasonNoPolicy = "NoPolicy"
+	// ReasonAmbiguousPolicy says that more than one ContainmentPolicy governs the Incident; the message names them.
+	ReasonAmbiguousPolicy = "AmbiguousPolicy"
+	// ReasonInvalidPolicy says that a ContainmentPolicy has a selector that cannot be read.
+	ReasonInvalidPolicy = "InvalidPolicy"
+	// ReasonDeclarerUnknown says that the Incident carries no declaredBy: admission did not stamp it.
+	ReasonDeclarerUnknown = "DeclarerUnknown"
+	// ReasonNotAuthorized says that the declarer may not create Incidents in a target namespace.
+	ReasonNotAuthorized = "NotAuthorized"
+	// ReasonTargetNotFound says that a named target does not exist.
+	ReasonTargetNotFound = "TargetNotFound"
+	// ReasonNothingSelected says that a target's selector matches nothing.
+	ReasonNothingSelected = "NothingSelected"
+	// ReasonProtected says that a target is in a protected namespace or is part of the cluster's DNS.
+	ReasonProtected = "Protected"
+	// ReasonLimitExceeded says that the targets exceed a limit of the policy; the message has the numbers.
+	ReasonLimitExceeded = "LimitExceeded"
+	// ReasonInvalidTimes says that suspectedSince or detectedAt lies in the future.
+	ReasonInvalidTimes = "InvalidTimes"
+	// ReasonUnreadable says that something could not be read from the API server; the message says what.
+	ReasonUnreadable = "Unreadable"
+)
+
+// Reasons of the Contained condition.
+const (
+	// ReasonIsolated (True) says that every pod is Isolated or Gone.
+	ReasonIsolated = "Isolated"
+	// ReasonLeaking (False) says that at least one pod can still be reached, or reach out, through a policy.
+	ReasonLeaking = "Leaking"
+	// ReasonNotEnforceable (False) says that at least one pod cannot be isolated by NetworkPolicy.
+	ReasonNotEnforceable = "NotEnforceable"
+	// ReasonVerdictUnknown (Unknown) says that at least one pod's verdict could not be computed.
+	ReasonVerdictUnknown = "VerdictUnknown"
+	// ReasonIsolating (False) says that quarantine is being put in place.
+	ReasonIsolating = "Isolating"
+	// ReasonNotAccepted (False) says that the Incident is not accepted.
+	ReasonNotAccepted = "NotAccepted"
+	// ReasonDryRun (False) says that nothing was done because spec.mode is DryRun.
+	ReasonDryRun = "DryRun"
+	// ReasonLifted (False) says that the quarantine was lifted by an approved close.
+	ReasonLifted = "Lifted"
+)
+
+// Reasons of the EvidenceCollected condition.
+const (
+	// ReasonCollected (True) says that every item is safe.
+	ReasonCollected = "Collected"
+	// ReasonCollecting (False) says that items are still being collected.
+	ReasonCollecting = "Collecting"
+	// ReasonGaps (False) says that everything is settled, and that the named items could not be had.
+	ReasonGaps = "Gaps"
+)
+
+// Reasons of the Recovered and Released conditions.
+const (
+	// ReasonRecovered (True) says that every step has succeeded.
+	ReasonRecovered = "Recovered"
+	// ReasonNotRequested (False) says that spec.goal has not asked for it yet.
+	ReasonNotRequested = "NotRequested"
+	// ReasonStepsRunning (False) says that steps are running; the message says what each one waits for.
+	ReasonStepsRunning = "StepsRunning"
+	// ReasonStepOverdue (False) says that a step has passed its deadline; its dependents wait.
+	ReasonStepOverdue = "StepOverdue"
+	// ReasonPlanNotFound (False) says that the RecoveryPlan does not exist.
+	ReasonPlanNotFound = "PlanNotFound"
+	// ReasonPlanInvalid (False) says that the RecoveryPlan cannot be executed; the message says why.
+	ReasonPlanInvalid = "PlanInvalid"
+	// ReasonWaitingForEvidence (False) says that nothing destructive starts before the evidence is settled.
+	ReasonWaitingForEvidence = "WaitingForEvidence"
+	// ReasonWaitingForApproval (False) says that more approvals are needed; the message says how many and for what.
+	ReasonWaitingForApproval = "WaitingForApproval"
+	// ReasonHeld (False) says that quarantine is in place.
+	ReasonHeld = "Held"
+	// ReasonPartlyReleased (False) says that recovered workloads are released and evidence is still held.
+	ReasonPartlyReleased = "PartlyReleased"
+	// ReasonReleasing (False) says that quarantine is being lifted.
+	ReasonReleasing = "Releasing"
+	// ReasonReleased (True) says that nothing is held any more.
+	ReasonReleased = "Released"
+	// ReasonNothingHeld (True) says that nothing was ever held.
+	ReasonNothingHeld = "NothingHeld"
+)
+
+// Reasons of the Ready, Reconciling and Stalled conditions.
+const (
+	// ReasonGoalReached says that the goal is reached.
+	ReasonGoalReached = "GoalReached"
+	// ReasonProgressing says that the operator works towards the goal.
+	ReasonProgressing = "Progressing"
+	// ReasonPlanned says that a dry run is complete: status.plannedActions shows what Enforce would do.
+	ReasonPlanned = "Planned"
+	// ReasonActionFailed says that the API server refused an action; the message names it.
+	ReasonActionFailed = "ActionFailed"
+)
+
+// Reasons of the Ready condition of a RecoveryPlan.
+const (
+	// ReasonPlanUsable (True) says that the steps are in order and every workload and container exists.
+	ReasonPlanUsable = "Usable"
+	// ReasonCyclicDependencies (False) says that steps depend on one another in a circle; the message names it.
+	ReasonCyclicDependencies = "CyclicDependencies"
+	// ReasonUnknownWorkload (False) says that a workload or container of the plan does not exist.
+	ReasonUnknownWorkload = "UnknownWorkload"
+	// ReasonInvalidExpression (False) says that a verify expression does not compile.
+	ReasonInvalidExpression = "InvalidExpression"
+)

@@ -1,0 +1,287 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// ContainmentPolicySpec is the standing orders for the Incidents that the policy governs.
+type ContainmentPolicySpec struct {
+	// appliesTo says which Incidents this policy governs when they name no policy themselves.
+	// If not set, it governs every Incident. Exactly one policy must govern an Incident.
+	// +optional
+	AppliesTo AppliesTo `json:"appliesTo,omitempty,omitzero"`
+
+	// isolation says how pods are cut off from the network.
+	// +optional
+	Isolation Isolation `json:"isolation,omitempty,omitzero"`
+
+	// evidence says what is kept before anything is destroyed.
+	// +optional
+	Evidence EvidenceOrders `json:"evidence,omitempty,omitzero"`
+
+	// limits bound what one Incident may touch. An Incident that exceeds them is not accepted and nothing is written.
+	// +optional
+	Limits Limits `json:"limits,omitempty,omitzero"`
+
+	// protectedNamespaces names namespaces that no Incident under this policy may target. The namespaces kube-system,
+	// kube-public and kube-node-lease, the operator's own, and the usual namespaces of network plugins are always protected.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=63
+	ProtectedNamespaces []string `json:"protectedNamespaces,omitempty"`
+
+	// closing says what it takes to close an Incident and what happens to the pods it still holds.
+	// +optional
+	Closing Closing `json:"closing,omitempty,omitzero"`
+}
+
+// AppliesTo selects Incidents. Every criterion that is set must match.
+// +kubebuilder:validation:MinProperties=1
+type AppliesTo struct {
+	// namespaceSelector selects the namespaces of the Incidents by label. If not set, every namespace.
+	// +optional
+	NamespaceSelector *metav1.LabelSelector `json:"namespaceSelector,omitempty"`
+
+	// categories are the categories of the Incidents. If not set, every category.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=16
+	Categories []Category `json:"categories,omitempty"`
+
+	// severities are the severities of the Incidents. If not set, every severity.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=4
+	Severities []Severity `json:"severities,omitempty"`
+}
+
+// PodHandling says what quarantine does to the labels of a pod.
+// +kubebuilder:validation:Enum=Detach;KeepAttached
+type PodHandling string
+
+const (
+	// PodHandlingDetach takes all original labels off the pod, so that Services, owners and other NetworkPolicies let go of it.
+	PodHandlingDetach PodHandling = "Detach"
+	// PodHandlingKeepAttached adds the quarantine label only. Other NetworkPolicies may go on allowing traffic, which is reported as a leak.
+	PodHandlingKeepAttached PodHandling = "KeepAttached"
+)
+
+// ReplacementHandling says what happens to pods that controllers create from a compromised revision.
+// +kubebuilder:validation:Enum=Quarantine;Refuse
+type ReplacementHandling string
+
+const (
+	// ReplacementQuarantine lets them start under a deny policy that selects the revision, so that they are quarantined from
+	// their first packet.
+	ReplacementQuarantine ReplacementHandling = "Quarantine"
+	// ReplacementRefuse refuses them at admission.
+	ReplacementRefuse ReplacementHandling = "Refuse"
+)
+
+// Isolation says how pods are cut off.
+// +kubebuilder:validation:MinProperties=1
+type Isolation struct {
+	// pods says what quarantine does to a pod's labels.
+	// "Detach" (default) takes all labels off, so that Services, owners and other NetworkPolicies let go of the pod; the labels are
+	// kept in an annotation. "KeepAttached" only adds the quarantine label.
+	// +optional
+	// +default="Detach"
+	Pods PodHandling `json:"pods,omitempty"`
+
+	// replacements says what happens to new pods of a compromised revision.
+	// "Quarantine" (default) lets them start, quarantined from their first packet. "Refuse" refuses them at admission.
+	// New Jobs of a targeted CronJob are refused in both cases, because a CronJob has no revisions to tell good from bad.
+	// +optional
+	// +default="Quarantine"
+	Replacements ReplacementHandling `json:"replacements,omitempty"`
+
+	// exceptions are the only flows that a quarantined pod keeps, for an evidence path such as a collector.
+	// They widen nothing: if another policy denies the flow, it stays denied.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=16
+	Exceptions []EvidenceException `json:"exceptions,omitempty"`
+}
+
+// TrafficDirection is a direction of traffic as seen from the quarantined pod.
+// +kubebuilder:validation:Enum=Ingress;Egress
+type TrafficDirection string
+
+// EvidenceException is one flow between quarantined pods and an evidence path.
+// +kubebuilder:validation:XValidation:rule="has(self.cidr) != (has(self.namespaceSelector) || has(self.podSelector))",message="an exception names either a cidr, or a namespaceSelector and/or podSelector"
+type EvidenceException struct {
+	// name tells the exception apart from the others of the policy.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Name string `json:"name,omitempty"`
+
+	// direction is "Ingress" (to the quarantined pod) or "Egress" (from it).
+	// +required
+	Direction TrafficDirection `json:"direction,omitempty"`
+
+	// namespaceSelector selects the namespaces of the peer pods. If not set, the quarantined pod's own namespace.
+	// +optional
+	NamespaceSelector *metav1.LabelSelector `json:"namespaceSelector,omitempty"`
+
+	// podSelector selects the peer pods. If not set while namespaceSelector is, every pod of those namespaces.
+	// +optional
+	PodSelector *metav1.LabelSelector `json:"podSelector,omitempty"`
+
+	// cidr is a block of peer addresses, such as "198.51.100.7/32" or "2001:db8::/64".
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:XValidation:rule="isCIDR(self)",message="cidr must be an IPv4 or IPv6 block such as 198.51.100.7/32"
+	CIDR string `json:"cidr,omitempty"`
+
+	// ports are the ports of the flow, at least one: an exception never opens every port.
+	// +required
+	// +listType=atomic
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=16
+	Ports []ExceptionPort `json:"ports,omitempty"`
+}
+
+// Protocol is a transport protocol that NetworkPolicy knows.
+// +kubebuilder:validation:Enum=TCP;UDP;SCTP
+type Protocol string
+
+// ExceptionPort is one port of an exception.
+type ExceptionPort struct {
+	// protocol is TCP (default), UDP or SCTP.
+	// +optional
+	// +default="TCP"
+	Protocol Protocol `json:"protocol,omitempty"`
+
+	// port is the port number at the receiving side, 1 to 65535.
+	// +required
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=65535
+	Port int32 `json:"port,omitempty"`
+}
+
+// SnapshotOrder says whether volumes are snapshotted.
+// +kubebuilder:validation:Enum=Collect;Skip
+type SnapshotOrder string
+
+const (
+	// SnapshotCollect takes a VolumeSnapshot of every PersistentVolumeClaim of the quarantined pods.
+	SnapshotCollect SnapshotOrder = "Collect"
+	// SnapshotSkip takes none; the volumes are listed as declared gaps.
+	SnapshotSkip SnapshotOrder = "Skip"
+)
+
+// EvidenceOrders says what is kept. Pod manifests, owners, events and the policies that selected the pod are always recorded.
+// +kubebuilder:validation:MinProperties=1
+type EvidenceOrders struct {
+	// volumeSnapshots says whether a VolumeSnapshot is taken of every PersistentVolumeClaim of the pods: "Collect" (default) or
+	// "Skip", which declares a gap for each volume.
+	// +optional
+	// +default="Collect"
+	VolumeSnapshots SnapshotOrder `json:"volumeSnapshots,omitempty"`
+
+	// volumeSnapshotClassName is the VolumeSnapshotClass to use for volumes of its driver. If not set, or for volumes of another
+	// driver, the driver's default class is used, or its only one.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	VolumeSnapshotClassName string `json:"volumeSnapshotClassName,omitempty"`
+
+	// snapshotDeadlineSeconds is how long a snapshot may take to be ready, in seconds, 5 to 86400. After that it becomes a declared
+	// gap and nothing waits for it any more. Default 600.
+	// +optional
+	// +default=600
+	// +kubebuilder:validation:Minimum=5
+	// +kubebuilder:validation:Maximum=86400
+	SnapshotDeadlineSeconds int32 `json:"snapshotDeadlineSeconds,omitempty"`
+}
+
+// Limits bound one Incident. They are checked before the first write and never trim silently.
+// +kubebuilder:validation:MinProperties=1
+type Limits struct {
+	// maxPods is the number of running pods that one Incident may quarantine, 1 to 200. Default 50.
+	// +optional
+	// +default=50
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=200
+	MaxPods int32 `json:"maxPods,omitempty"`
+
+	// maxNamespaces is the number of namespaces that one Incident may reach into, 1 to 16. Default 4.
+	// +optional
+	// +default=4
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=16
+	MaxNamespaces int32 `json:"maxNamespaces,omitempty"`
+
+	// maxNamespacePercent is the share of the running pods of any one namespace that may be quarantined, in percent, 1 to 100.
+	// Default 100.
+	// +optional
+	// +default=100
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=100
+	MaxNamespacePercent int32 `json:"maxNamespacePercent,omitempty"`
+}
+
+// EvidencePodHandling says what closing does to pods that are still quarantined.
+// +kubebuilder:validation:Enum=Delete;Release
+type EvidencePodHandling string
+
+const (
+	// EvidencePodDelete removes them.
+	EvidencePodDelete EvidencePodHandling = "Delete"
+	// EvidencePodRelease gives them their labels back and lifts the quarantine.
+	EvidencePodRelease EvidencePodHandling = "Release"
+)
+
+// Closing says what it takes to close an Incident.
+// +kubebuilder:validation:MinProperties=1
+type Closing struct {
+	// requiredApprovals is the number of distinct people, none of them the declarer, who have to approve the step "close" before
+	// quarantine is lifted, 1 to 10. Default 1.
+	// +optional
+	// +default=1
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=10
+	RequiredApprovals int32 `json:"requiredApprovals,omitempty"`
+
+	// evidencePods says what closing does to pods that are still quarantined. "Delete" (default) removes them, once their evidence is
+	// settled and no other Incident holds them. "Release" gives them their labels back and lifts the quarantine.
+	// +optional
+	// +default="Delete"
+	EvidencePods EvidencePodHandling `json:"evidencePods,omitempty"`
+}
+
+// ContainmentPolicy is the platform team's standing orders: which Incidents it governs, how their targets are isolated, what evidence
+// is kept, how far an Incident may reach, and what closing takes.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:resource:scope=Cluster,shortName=cpol,categories=cofferdam
+// +kubebuilder:printcolumn:name="Pods",type=string,JSONPath=`.spec.isolation.pods`
+// +kubebuilder:printcolumn:name="Replacements",type=string,JSONPath=`.spec.isolation.replacements`
+// +kubebuilder:printcolumn:name="Max Pods",type=integer,JSONPath=`.spec.limits.maxPods`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type ContainmentPolicy struct {
+	metav1.TypeMeta `json:",inline"`
+
+	// metadata is standard object metadata.
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitempty,omitzero"`
+
+	// spec is the standing orders. An Incident keeps the copy that was in force when it was accepted.
+	// +optional
+	Spec ContainmentPolicySpec `json:"spec,omitempty,omitzero"`
+}
+
+// ContainmentPolicyList is a list of ContainmentPolicies.
+//
+// +kubebuilder:object:root=true
+type ContainmentPolicyList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+
+	Items []ContainmentPolicy `json:"items"`
+}

@@ -1,0 +1,590 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Bounds of the lists in an Incident's status, so that it always fits into one object.
+const (
+	MaxStatusPods     = 400
+	MaxStatusLeaks    = 8
+	MaxTimelineLength = 100
+)
+
+// ObjectRef names one object, not its namesake.
+type ObjectRef struct {
+	// kind is the kind of the object.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Kind string `json:"kind,omitempty"`
+
+	// namespace is the namespace of the object; empty for cluster-scoped kinds.
+	// +optional
+	// +kubebuilder:validation:MaxLength=63
+	Namespace string `json:"namespace,omitempty"`
+
+	// name is the name of the object.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name,omitempty"`
+
+	// uid is the UID of the object, where it exists already.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	UID string `json:"uid,omitempty"`
+}
+
+// GoverningPolicy is the copy of the standing orders that was in force when the Incident was accepted.
+type GoverningPolicy struct {
+	// name is the name of the ContainmentPolicy.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name,omitempty"`
+
+	// uid is its UID.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	UID string `json:"uid,omitempty"`
+
+	// generation is its generation at that time.
+	// +required
+	// +kubebuilder:validation:Minimum=0
+	Generation int64 `json:"generation,omitempty"`
+
+	// spec is the copy.
+	// +optional
+	Spec ContainmentPolicySpec `json:"spec,omitempty,omitzero"`
+}
+
+// Verdict says whether a pod is isolated.
+// +kubebuilder:validation:Enum=Isolated;Leaking;NotEnforceable;Gone;Unknown
+type Verdict string
+
+const (
+	// VerdictIsolated says that the union of all policies that select the pod allows nothing but the declared exceptions.
+	VerdictIsolated Verdict = "Isolated"
+	// VerdictLeaking says that a policy still allows something; leaks name it.
+	VerdictLeaking Verdict = "Leaking"
+	// VerdictNotEnforceable says that NetworkPolicy cannot isolate this pod, for example because it uses the host's network.
+	VerdictNotEnforceable Verdict = "NotEnforceable"
+	// VerdictGone says that the pod, by its UID, does not exist any more or has ended.
+	VerdictGone Verdict = "Gone"
+	// VerdictUnknown says that the verdict could not be computed; the message says why.
+	VerdictUnknown Verdict = "Unknown"
+)
+
+// Leak is something that is still allowed to or from a quarantined pod.
+type Leak struct {
+	// direction is Ingress or Egress, as seen from the pod.
+	// +required
+	Direction TrafficDirection `json:"direction,omitempty"`
+
+	// policy is the NetworkPolicy that allows it, as namespace/name. Empty when no policy restricts the direction.
+	// +optional
+	// +kubebuilder:validation:MaxLength=317
+	Policy string `json:"policy,omitempty"`
+
+	// rule is the index of the rule in the policy's list for the direction, counted from 0; -1 when there is no rule.
+	// +optional
+	// +kubebuilder:validation:Minimum=-1
+	Rule *int32 `json:"rule,omitempty"`
+
+	// peer says who is allowed, in words.
+	// +optional
+	// +kubebuilder:validation:MaxLength=512
+	Peer string `json:"peer,omitempty"`
+
+	// ports says which ports are allowed, in words.
+	// +optional
+	// +kubebuilder:validation:MaxLength=512
+	Ports string `json:"ports,omitempty"`
+}
+
+// Proof says how a verdict was reached.
+// +kubebuilder:validation:Enum=Static
+type Proof string
+
+// ProofStatic says that the verdict was computed from the policies in force. Whether the network plugin enforces them was not probed.
+const ProofStatic Proof = "Static"
+
+// Handling says what was done to a pod.
+// +kubebuilder:validation:Enum=Pending;Detached;Attached;Untouched;Released
+type Handling string
+
+const (
+	// HandlingPending says that the pod is not yet labelled.
+	HandlingPending Handling = "Pending"
+	// HandlingDetached says that all its labels were taken off.
+	HandlingDetached Handling = "Detached"
+	// HandlingAttached says that it carries the quarantine label and keeps its own.
+	HandlingAttached Handling = "Attached"
+	// HandlingUntouched says that it was left as it is, because quarantine cannot be enforced on it.
+	HandlingUntouched Handling = "Untouched"
+	// HandlingReleased says that this Incident holds it no more.
+	HandlingReleased Handling = "Released"
+)
+
+// PodStatus is what is known of one pod.
+type PodStatus struct {
+	// namespace is the namespace of the pod.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Namespace string `json:"namespace,omitempty"`
+
+	// name is the name of the pod.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name,omitempty"`
+
+	// uid is the UID of the pod.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	UID string `json:"uid,omitempty"`
+
+	// node is the node that the pod runs on.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	Node string `json:"node,omitempty"`
+
+	// ips are the addresses of the pod.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=4
+	// +kubebuilder:validation:items:MaxLength=64
+	IPs []string `json:"ips,omitempty"`
+
+	// owner is the target workload that the pod belonged to when it was recorded.
+	// +optional
+	Owner ObjectRef `json:"owner,omitempty,omitzero"`
+
+	// replacement is "Yes" when the pod was created from a compromised revision after quarantine began.
+	// +optional
+	// +kubebuilder:validation:Enum=Yes
+	// +kubebuilder:validation:MaxLength=3
+	Replacement string `json:"replacement,omitempty"`
+
+	// handling says what was done to the pod.
+	// +required
+	Handling Handling `json:"handling,omitempty"`
+
+	// verdict says whether the pod is isolated.
+	// +required
+	Verdict Verdict `json:"verdict,omitempty"`
+
+	// proof says how the verdict was reached, when it is Isolated.
+	// +optional
+	Proof Proof `json:"proof,omitempty"`
+
+	// message explains the verdict and names what to do next.
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	Message string `json:"message,omitempty"`
+
+	// leaks are the first things that are still allowed.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=8
+	Leaks []Leak `json:"leaks,omitempty"`
+
+	// leakCount is the number of leaks found, which may be more than are listed.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	LeakCount int32 `json:"leakCount,omitempty"`
+
+	// residuals name what the proof does not cover, such as EstablishedConnections.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:MaxLength=64
+	Residuals []string `json:"residuals,omitempty"`
+}
+
+// RevisionState says whether a compromised revision is held.
+// +kubebuilder:validation:Enum=Held;Released
+type RevisionState string
+
+const (
+	// RevisionHeld says that new pods of the revision are quarantined or refused.
+	RevisionHeld RevisionState = "Held"
+	// RevisionReleased says that they are not any more.
+	RevisionReleased RevisionState = "Released"
+)
+
+// RevisionStatus is one compromised revision of a target workload.
+type RevisionStatus struct {
+	// id identifies the revision: the UID of its owner, and the revision hash where the owner has several.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	ID string `json:"id,omitempty"`
+
+	// workload is the target workload.
+	// +required
+	Workload ObjectRef `json:"workload,omitempty,omitzero"`
+
+	// selector selects the pods of the revision. If not set, the revision has no pods of its own (CronJob).
+	// +optional
+	Selector *metav1.LabelSelector `json:"selector,omitempty"`
+
+	// images are the images of the revision.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:MaxLength=512
+	Images []string `json:"images,omitempty"`
+
+	// state says whether the revision is held.
+	// +required
+	State RevisionState `json:"state,omitempty"`
+}
+
+// EvidenceType is a kind of evidence.
+// +kubebuilder:validation:Enum=Manifests;VolumeSnapshot
+type EvidenceType string
+
+const (
+	// EvidenceManifests is the pod, its owners, its events and the policies that selected it, as they were before the operator changed it.
+	EvidenceManifests EvidenceType = "Manifests"
+	// EvidenceVolumeSnapshot is a snapshot of one volume.
+	EvidenceVolumeSnapshot EvidenceType = "VolumeSnapshot"
+)
+
+// EvidenceState says whether an item is safe.
+// +kubebuilder:validation:Enum=Pending;Collected;Gap
+type EvidenceState string
+
+const (
+	// EvidencePending says that the item is being collected.
+	EvidencePending EvidenceState = "Pending"
+	// EvidenceCollected says that the item is safe: observed, not assumed.
+	EvidenceCollected EvidenceState = "Collected"
+	// EvidenceGap says that the item could not be had; the message says why.
+	EvidenceGap EvidenceState = "Gap"
+)
+
+// EvidenceItem is one piece of evidence.
+type EvidenceItem struct {
+	// id identifies the item within the Incident.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	ID string `json:"id,omitempty"`
+
+	// type is the kind of evidence.
+	// +required
+	Type EvidenceType `json:"type,omitempty"`
+
+	// subject is the pod or the PersistentVolumeClaim that the item preserves.
+	// +required
+	Subject ObjectRef `json:"subject,omitempty,omitzero"`
+
+	// pods are the UIDs of the pods that the item belongs to.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=400
+	// +kubebuilder:validation:items:MaxLength=64
+	Pods []string `json:"pods,omitempty"`
+
+	// state says whether the item is safe.
+	// +required
+	State EvidenceState `json:"state,omitempty"`
+
+	// location says where it is kept, such as "ConfigMap cofferdam-system/evidence-…" or "VolumeSnapshotContent snapcontent-…".
+	// +optional
+	// +kubebuilder:validation:MaxLength=512
+	Location string `json:"location,omitempty"`
+
+	// digest is the SHA-256 of what is stored, where the operator stored it: "sha256:<hex>".
+	// +optional
+	// +kubebuilder:validation:MaxLength=128
+	Digest string `json:"digest,omitempty"`
+
+	// takenAt is when the evidence was taken: for a snapshot the driver's own creation time.
+	// +optional
+	TakenAt metav1.Time `json:"takenAt,omitempty,omitzero"`
+
+	// deadline is when a pending item becomes a gap.
+	// +optional
+	Deadline metav1.Time `json:"deadline,omitempty,omitzero"`
+
+	// message says what the item waits for, or why it is a gap.
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	Message string `json:"message,omitempty"`
+}
+
+// Action is something that the operator does to an existing object.
+// +kubebuilder:validation:Enum=QuarantinePod;RetainSnapshot;RollBackImages;DeletePod;ReleasePod;ReleaseRevision
+type Action string
+
+const (
+	// ActionQuarantinePod puts the quarantine label on a pod and, when detaching, takes its own labels off.
+	ActionQuarantinePod Action = "QuarantinePod"
+	// ActionRetainSnapshot sets the deletionPolicy of a VolumeSnapshotContent to Retain.
+	ActionRetainSnapshot Action = "RetainSnapshot"
+	// ActionRollBackImages changes a pod template to known-good images.
+	ActionRollBackImages Action = "RollBackImages"
+	// ActionDeletePod deletes a quarantined pod.
+	ActionDeletePod Action = "DeletePod"
+	// ActionReleasePod takes this Incident's label off a pod, and gives it its labels back when no other Incident holds it.
+	ActionReleasePod Action = "ReleasePod"
+	// ActionReleaseRevision lifts the quarantine or refusal of a revision.
+	ActionReleaseRevision Action = "ReleaseRevision"
+)
+
+// JournalState says how far an action has come.
+// +kubebuilder:validation:Enum=Intended;Done
+type JournalState string
+
+const (
+	// JournalIntended is written before the action, so that a crash leaves a trace of what was about to happen.
+	JournalIntended JournalState = "Intended"
+	// JournalDone is written once the action's effect has been observed.
+	JournalDone JournalState = "Done"
+)
+
+// JournalEntry is the record of one action on an existing object.
+type JournalEntry struct {
+	// action is what is done.
+	// +required
+	Action Action `json:"action,omitempty"`
+
+	// object is what it is done to.
+	// +required
+	Object ObjectRef `json:"object,omitempty,omitzero"`
+
+	// state is Intended before the action and Done once its effect was observed.
+	// +required
+	State JournalState `json:"state,omitempty"`
+
+	// intendedAt is when the intent was recorded.
+	// +required
+	IntendedAt metav1.Time `json:"intendedAt,omitempty,omitzero"`
+
+	// doneAt is when the effect was observed.
+	// +optional
+	DoneAt metav1.Time `json:"doneAt,omitempty,omitzero"`
+
+	// detail says what is changed, for example the images before and after.
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	Detail string `json:"detail,omitempty"`
+}
+
+// PlannedAction is one thing that Enforce would do.
+type PlannedAction struct {
+	// verb is create, update, patch or delete.
+	// +required
+	// +kubebuilder:validation:Enum=create;update;patch;delete
+	Verb string `json:"verb,omitempty"`
+
+	// object is what it would be done to.
+	// +required
+	Object ObjectRef `json:"object,omitempty,omitzero"`
+
+	// detail says what would change.
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	Detail string `json:"detail,omitempty"`
+}
+
+// StepState says how far a recovery step has come.
+// +kubebuilder:validation:Enum=Pending;Running;Overdue;Succeeded
+type StepState string
+
+const (
+	// StepPending says that the step waits for the steps it depends on.
+	StepPending StepState = "Pending"
+	// StepRunning says that the step has started.
+	StepRunning StepState = "Running"
+	// StepOverdue says that the step has passed its deadline and is still watched.
+	StepOverdue StepState = "Overdue"
+	// StepSucceeded says that what the step is for was observed.
+	StepSucceeded StepState = "Succeeded"
+)
+
+// StepStatus is how far one step has come.
+type StepStatus struct {
+	// name is the name of the step.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Name string `json:"name,omitempty"`
+
+	// state says how far the step has come.
+	// +required
+	State StepState `json:"state,omitempty"`
+
+	// startedAt is when the step started.
+	// +optional
+	StartedAt metav1.Time `json:"startedAt,omitempty,omitzero"`
+
+	// finishedAt is when the step succeeded.
+	// +optional
+	FinishedAt metav1.Time `json:"finishedAt,omitempty,omitzero"`
+
+	// message says what the step waits for, or what it has observed.
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	Message string `json:"message,omitempty"`
+}
+
+// RecoveryStatus is the execution of the recovery plan.
+type RecoveryStatus struct {
+	// planName is the name of the RecoveryPlan.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	PlanName string `json:"planName,omitempty"`
+
+	// planUID is its UID.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	PlanUID string `json:"planUID,omitempty"`
+
+	// planDigest is the SHA-256 of the plan that is executed. Approvals name it.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	PlanDigest string `json:"planDigest,omitempty"`
+
+	// plan is the copy that is executed. Editing the RecoveryPlan does not change it.
+	// +required
+	Plan RecoveryPlanSpec `json:"plan,omitempty,omitzero"`
+
+	// steps are the steps in the order of the plan.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=32
+	Steps []StepStatus `json:"steps,omitempty"`
+}
+
+// TimelineEntry is one thing that happened.
+type TimelineEntry struct {
+	// at is when it was observed.
+	// +required
+	At metav1.Time `json:"at,omitempty,omitzero"`
+
+	// reason is a word for machines.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	Reason string `json:"reason,omitempty"`
+
+	// message is a sentence for people.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=512
+	Message string `json:"message,omitempty"`
+}
+
+// Summary is for columns and pages.
+type Summary struct {
+	// pods says how many of the pods are isolated, such as "2/3 isolated".
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	Pods string `json:"pods,omitempty"`
+
+	// evidence says how many of the evidence items are safe, such as "5/6, 1 gap".
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	Evidence string `json:"evidence,omitempty"`
+
+	// recovery says how many of the steps have succeeded, such as "3/4 steps".
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	Recovery string `json:"recovery,omitempty"`
+}
+
+// IncidentStatus is what the operator has observed and done.
+type IncidentStatus struct {
+	// conditions of the Incident: Accepted, Contained, EvidenceCollected, Recovered, Released; and Ready, Reconciling and Stalled for
+	// tools that follow kstatus.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=16
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+
+	// observedGeneration is the generation of the spec that the status speaks of.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
+	// summary is for columns and pages.
+	// +optional
+	Summary Summary `json:"summary,omitempty,omitzero"`
+
+	// policy is the copy of the standing orders that was in force when the Incident was accepted.
+	// +optional
+	Policy *GoverningPolicy `json:"policy,omitempty"`
+
+	// containedAt is when every pod was first proven isolated.
+	// +optional
+	ContainedAt metav1.Time `json:"containedAt,omitempty,omitzero"`
+
+	// recoveredAt is when the recovery plan was completed.
+	// +optional
+	RecoveredAt metav1.Time `json:"recoveredAt,omitempty,omitzero"`
+
+	// releasedAt is when the last quarantine was lifted.
+	// +optional
+	ReleasedAt metav1.Time `json:"releasedAt,omitempty,omitzero"`
+
+	// closeDigest is the digest of what closing would do now. Approvals of the step "close" name it.
+	// +optional
+	// +kubebuilder:validation:MaxLength=128
+	CloseDigest string `json:"closeDigest,omitempty"`
+
+	// pods are the pods of the targets, each with its verdict.
+	// +optional
+	// +listType=map
+	// +listMapKey=uid
+	// +kubebuilder:validation:MaxItems=400
+	Pods []PodStatus `json:"pods,omitempty"`
+
+	// revisions are the compromised revisions of the targets.
+	// +optional
+	// +listType=map
+	// +listMapKey=id
+	// +kubebuilder:validation:MaxItems=128
+	Revisions []RevisionStatus `json:"revisions,omitempty"`
+
+	// evidence is what is kept.
+	// +optional
+	// +listType=map
+	// +listMapKey=id
+	// +kubebuilder:validation:MaxItems=800
+	Evidence []EvidenceItem `json:"evidence,omitempty"`
+
+	// journal records every action on an existing object, before and after.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=2000
+	Journal []JournalEntry `json:"journal,omitempty"`
+
+	// recovery is the execution of the recovery plan.
+	// +optional
+	Recovery *RecoveryStatus `json:"recovery,omitempty"`
+
+	// plannedActions is, in DryRun, what Enforce would do next, in order.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=1000
+	PlannedActions []PlannedAction `json:"plannedActions,omitempty"`
+
+	// timeline is what happened, oldest first. When it is full the oldest entries after the first ten are dropped.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=100
+	Timeline []TimelineEntry `json:"timeline,omitempty"`
+}

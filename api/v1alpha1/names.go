@@ -1,0 +1,38 @@
+package v1alpha1
+
+// Names that the operator writes on objects of other kinds. They are part of the API: policies, guards and people match on them.
+const (
+	// QuarantineLabelPrefix is followed by the UID of an Incident. A Pod that carries the label is held by that Incident,
+	// and a NetworkPolicy of the Incident selects it. Each Incident has its own label, so that releasing one frees
+	// nothing that another one holds.
+	QuarantineLabelPrefix = "quarantine.cofferdam.dev/"
+
+	// QuarantineLabelValue is the value of the quarantine label.
+	QuarantineLabelValue = "held"
+
+	// OriginalAnnotation keeps, as JSON, what quarantine took from a Pod: its labels and its controlling owner.
+	OriginalAnnotation = "containment.cofferdam.dev/original"
+
+	// IncidentUIDLabel names, on every object that the operator creates, the UID of the Incident it belongs to.
+	IncidentUIDLabel = "containment.cofferdam.dev/incident-uid"
+
+	// IncidentAnnotation names, on every object that the operator creates, the Incident as namespace/name.
+	IncidentAnnotation = "containment.cofferdam.dev/incident"
+
+	// RecoveredByAnnotation is put on a pod template when its images are rolled back. Its value is the UID of the Incident.
+	// It makes the recovered revision differ from every earlier one, even when the images are the same.
+	RecoveredByAnnotation = "containment.cofferdam.dev/recovered-by"
+
+	// HoldFinalizer stays on an Incident for as long as it holds a quarantine.
+	HoldFinalizer = "containment.cofferdam.dev/hold"
+
+	// RefusalsLabel marks the ConfigMaps, in the operator's namespace, from which the admission policy
+	// "cofferdam-refuse-compromised-revisions" reads the revisions that may not start.
+	RefusalsLabel = "containment.cofferdam.dev/refusals"
+
+	// EvidenceLabel marks the ConfigMaps, in the operator's namespace, that keep recorded evidence.
+	EvidenceLabel = "containment.cofferdam.dev/evidence"
+
+	// CloseStage is the value of an approval's step that approves closing the Incident.
+	CloseStage = "close"
+)

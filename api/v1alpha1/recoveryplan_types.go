@@ -1,0 +1,272 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// RecoverableKind is a kind of workload whose images a plan can roll back.
+// +kubebuilder:validation:Enum=Deployment;StatefulSet;DaemonSet;CronJob
+type RecoverableKind string
+
+// WorkloadRef names a workload in the plan's namespace.
+type WorkloadRef struct {
+	// kind is Deployment, StatefulSet, DaemonSet or CronJob.
+	// +required
+	Kind RecoverableKind `json:"kind,omitempty"`
+
+	// name is the name of the workload.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name,omitempty"`
+}
+
+// ContainerImage is the known-good image of one container.
+type ContainerImage struct {
+	// name is the name of the container or init container in the pod template.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Name string `json:"name,omitempty"`
+
+	// image is the known-good image, pinned by digest: "registry/repository[:tag]@sha256:<64 hex digits>". A tag alone is refused,
+	// because whoever can push can move it.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=512
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[^@\\\\s]+@sha256:[a-f0-9]{64}$')",message="a known-good image is pinned by digest: repository@sha256:<64 hex digits>"
+	Image string `json:"image,omitempty"`
+}
+
+// KnownGoodImages are the images that one workload may come back with.
+type KnownGoodImages struct {
+	// workload is the workload.
+	// +required
+	Workload WorkloadRef `json:"workload,omitempty,omitzero"`
+
+	// containers are the known-good images by container. Containers that are not listed keep the image they have.
+	// +required
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=32
+	Containers []ContainerImage `json:"containers,omitempty"`
+}
+
+// BlockedReplacement says what happens when a quarantined pod holds the name that its replacement needs.
+// +kubebuilder:validation:Enum=DeletePod;Wait
+type BlockedReplacement string
+
+const (
+	// BlockedReplacementDeletePod deletes the quarantined pod once its evidence is complete.
+	BlockedReplacementDeletePod BlockedReplacement = "DeletePod"
+	// BlockedReplacementWait waits for a person to delete it.
+	BlockedReplacementWait BlockedReplacement = "Wait"
+)
+
+// RollBackImagesStep changes pod templates to known-good images.
+type RollBackImagesStep struct {
+	// workloads are the workloads to roll back, each one listed in spec.images. The step succeeds when every pod of each workload runs
+	// the new revision, is ready, and reports the known-good digests as its imageIDs.
+	// +required
+	// +listType=atomic
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=16
+	Workloads []WorkloadRef `json:"workloads,omitempty"`
+
+	// blockedReplacements says what happens when a quarantined pod of a StatefulSet holds the name that its replacement needs.
+	// "DeletePod" (default) deletes it once every evidence item of that pod is Collected; with a gap it waits. "Wait" always waits for a
+	// person to delete the pod.
+	// +optional
+	// +default="DeletePod"
+	BlockedReplacements BlockedReplacement `json:"blockedReplacements,omitempty"`
+}
+
+// VerifiedObject is one object that a verify step looks at.
+type VerifiedObject struct {
+	// apiVersion is the group and version of the object, such as "apps/v1".
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=317
+	APIVersion string `json:"apiVersion,omitempty"`
+
+	// kind is the kind of the object, such as "Deployment".
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:XValidation:rule="self != 'Secret'",message="Secrets are not read by Cofferdam; verify something that depends on them"
+	Kind string `json:"kind,omitempty"`
+
+	// name is the name of the object in the plan's namespace.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name,omitempty"`
+
+	// expression is a CEL expression over the variable "object" that has to be true as well, such as
+	// "object.status.readyReplicas >= 2". If not set, kstatus alone decides.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=2048
+	Expression string `json:"expression,omitempty"`
+}
+
+// VerifyStep succeeds when every object is Current (kstatus) and its expression is true.
+type VerifyStep struct {
+	// objects are the objects to look at.
+	// +required
+	// +listType=atomic
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=16
+	Objects []VerifiedObject `json:"objects,omitempty"`
+}
+
+// ApproveStep waits for people.
+type ApproveStep struct {
+	// required is the number of distinct people, none of them the declarer, who have to approve this step in spec.approvals of the
+	// Incident, 1 to 10.
+	// +required
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=10
+	Required int32 `json:"required,omitempty"`
+}
+
+// DetachedPodHandling says what release does to detached pods.
+// +kubebuilder:validation:Enum=Keep;Restore
+type DetachedPodHandling string
+
+const (
+	// DetachedPodKeep leaves detached pods quarantined, as evidence, until the Incident is closed.
+	DetachedPodKeep DetachedPodHandling = "Keep"
+	// DetachedPodRestore gives them their labels back.
+	DetachedPodRestore DetachedPodHandling = "Restore"
+)
+
+// ReleaseStep lifts quarantine from the targets of the Incident in the plan's namespace: from compromised revisions, from the refusal
+// of new Jobs, and from pods that were kept attached. A revision that still has running pods which were not rolled back is released
+// only if detachedPods is Restore.
+type ReleaseStep struct {
+	// detachedPods says what happens to detached pods. "Keep" (default) leaves them quarantined until the Incident is closed.
+	// "Restore" gives them their labels back; use it for targets that turned out to be clean.
+	// +optional
+	// +default="Keep"
+	DetachedPods DetachedPodHandling `json:"detachedPods,omitempty"`
+}
+
+// RecoveryStep is one step of a plan. Exactly one action is set.
+// +kubebuilder:validation:XValidation:rule="[has(self.rollBackImages), has(self.verify), has(self.approve), has(self.release)].filter(x, x).size() == 1",message="a step has exactly one of rollBackImages, verify, approve, release"
+// +kubebuilder:validation:XValidation:rule="!has(self.dependsOn) || !(self.name in self.dependsOn)",message="a step cannot depend on itself"
+// +kubebuilder:validation:XValidation:rule="self.name != 'close'",message="the name close is reserved: an approval of the step close approves closing the Incident"
+type RecoveryStep struct {
+	// name tells the step apart from the others of the plan. It is a DNS label. "close" is reserved.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",message="a step's name consists of lower-case letters, digits and dashes"
+	Name string `json:"name,omitempty"`
+
+	// dependsOn names the steps that have to succeed before this one starts. Steps that do not depend on one another run in parallel.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=63
+	DependsOn []string `json:"dependsOn,omitempty"`
+
+	// deadlineSeconds is how long the step may take from its start, in seconds, 1 to 604800 (a week). After that the Incident is
+	// Stalled and says what the step waits for; steps that depend on it do not start. The step is still watched, and goes on if
+	// what it waits for comes true. Default 3600.
+	// +optional
+	// +default=3600
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=604800
+	DeadlineSeconds int32 `json:"deadlineSeconds,omitempty"`
+
+	// rollBackImages changes pod templates to the known-good images of spec.images.
+	// +optional
+	RollBackImages *RollBackImagesStep `json:"rollBackImages,omitempty"`
+
+	// verify waits until objects are healthy.
+	// +optional
+	Verify *VerifyStep `json:"verify,omitempty"`
+
+	// approve waits for people.
+	// +optional
+	Approve *ApproveStep `json:"approve,omitempty"`
+
+	// release lifts quarantine.
+	// +optional
+	Release *ReleaseStep `json:"release,omitempty"`
+}
+
+// RecoveryPlanSpec is how an application comes back.
+// +kubebuilder:validation:XValidation:rule="self.steps.all(s, !has(s.dependsOn) || s.dependsOn.all(d, self.steps.exists(t, t.name == d)))",message="dependsOn names a step that the plan does not have"
+// +kubebuilder:validation:XValidation:rule="self.steps.all(s, !has(s.release) || (has(s.dependsOn) && s.dependsOn.exists(d, self.steps.exists(t, t.name == d && has(t.approve)))))",message="a release step depends directly on an approve step: containment is never lifted without an approval"
+// +kubebuilder:validation:XValidation:rule="self.steps.all(s, !has(s.rollBackImages) || s.rollBackImages.workloads.all(w, has(self.images) && self.images.exists(i, i.workload == w)))",message="a workload of a rollBackImages step has no known-good images in spec.images"
+type RecoveryPlanSpec struct {
+	// images are the known-good images, one entry for each workload.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:XValidation:rule="self.all(i, self.exists_one(j, j.workload == i.workload))",message="a workload is listed twice in images"
+	Images []KnownGoodImages `json:"images,omitempty"`
+
+	// steps are the steps of the plan. They form a graph by dependsOn, without circles.
+	// +required
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=32
+	Steps []RecoveryStep `json:"steps,omitempty"`
+}
+
+// RecoveryPlanStatus says whether the plan would work today.
+type RecoveryPlanStatus struct {
+	// conditions of the plan. "Ready" is True when the steps are in order, every workload and container exists and every expression
+	// compiles.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=8
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+
+	// observedGeneration is the generation of the spec that the conditions speak of.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+}
+
+// RecoveryPlan is how an application comes back after an incident: known-good images and an ordered set of steps. It is reusable and
+// lives beside the application; what happens during one recovery is recorded in the Incident.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:shortName=rplan,categories=cofferdam
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type RecoveryPlan struct {
+	metav1.TypeMeta `json:",inline"`
+
+	// metadata is standard object metadata.
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitempty,omitzero"`
+
+	// spec is the plan. An Incident that starts to recover keeps a copy, so that editing the plan changes nothing that is under way.
+	// +required
+	Spec RecoveryPlanSpec `json:"spec,omitempty,omitzero"`
+
+	// status says whether the plan would work today.
+	// +optional
+	Status RecoveryPlanStatus `json:"status,omitempty,omitzero"`
+}
+
+// RecoveryPlanList is a list of RecoveryPlans.
+//
+// +kubebuilder:object:root=true
+type RecoveryPlanList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+
+	Items []RecoveryPlan `json:"items"`
+}
