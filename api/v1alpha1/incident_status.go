@@ -21,6 +21,7 @@ type ObjectRef struct {
 
 	// namespace is the namespace of the object; empty for cluster-scoped kinds.
 	// +optional
+	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
 	Namespace string `json:"namespace,omitempty"`
 
@@ -32,6 +33,7 @@ type ObjectRef struct {
 
 	// uid is the UID of the object, where it exists already.
 	// +optional
+	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=64
 	UID string `json:"uid,omitempty"`
 }
@@ -52,7 +54,7 @@ type GoverningPolicy struct {
 
 	// generation is its generation at that time.
 	// +required
-	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Minimum=1
 	Generation int64 `json:"generation,omitempty"`
 
 	// spec is the copy.
@@ -60,8 +62,39 @@ type GoverningPolicy struct {
 	Spec ContainmentPolicySpec `json:"spec,omitempty,omitzero"`
 }
 
+// ResolvedTarget is one object that an entry of spec.targets stands for. Only objects recorded here, and what they own, are touched.
+type ResolvedTarget struct {
+	// key identifies the entry of spec.targets: a digest of its content.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	Key string `json:"key,omitempty"`
+
+	// kind is the kind of the object.
+	// +required
+	Kind TargetKind `json:"kind,omitempty"`
+
+	// namespace is the namespace of the object.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Namespace string `json:"namespace,omitempty"`
+
+	// name is the name of the object.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name,omitempty"`
+
+	// uid is the UID of the object. A namesake that is created later is another object and is not touched.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	UID string `json:"uid,omitempty"`
+}
+
 // Verdict says whether a pod is isolated.
-// +kubebuilder:validation:Enum=Isolated;Leaking;NotEnforceable;Gone;Unknown
+// +kubebuilder:validation:Enum=Isolated;Leaking;NotEnforceable;Gone;Unknown;Released
 type Verdict string
 
 const (
@@ -75,6 +108,8 @@ const (
 	VerdictGone Verdict = "Gone"
 	// VerdictUnknown says that the verdict could not be computed; the message says why.
 	VerdictUnknown Verdict = "Unknown"
+	// VerdictReleased says that this Incident's quarantine of the pod was lifted.
+	VerdictReleased Verdict = "Released"
 )
 
 // Leak is something that is still allowed to or from a quarantined pod.
@@ -85,6 +120,7 @@ type Leak struct {
 
 	// policy is the NetworkPolicy that allows it, as namespace/name. Empty when no policy restricts the direction.
 	// +optional
+	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=317
 	Policy string `json:"policy,omitempty"`
 
@@ -95,11 +131,13 @@ type Leak struct {
 
 	// peer says who is allowed, in words.
 	// +optional
+	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=512
 	Peer string `json:"peer,omitempty"`
 
 	// ports says which ports are allowed, in words.
 	// +optional
+	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=512
 	Ports string `json:"ports,omitempty"`
 }
@@ -150,6 +188,7 @@ type PodStatus struct {
 
 	// node is the node that the pod runs on.
 	// +optional
+	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
 	Node string `json:"node,omitempty"`
 
@@ -184,6 +223,7 @@ type PodStatus struct {
 
 	// message explains the verdict and names what to do next.
 	// +optional
+	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=1024
 	Message string `json:"message,omitempty"`
 
@@ -193,9 +233,9 @@ type PodStatus struct {
 	// +kubebuilder:validation:MaxItems=8
 	Leaks []Leak `json:"leaks,omitempty"`
 
-	// leakCount is the number of leaks found, which may be more than are listed.
+	// leakCount is the number of leaks found, which may be more than are listed. Not set when there are none.
 	// +optional
-	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Minimum=1
 	LeakCount int32 `json:"leakCount,omitempty"`
 
 	// residuals name what the proof does not cover, such as EstablishedConnections.
@@ -298,11 +338,13 @@ type EvidenceItem struct {
 
 	// location says where it is kept, such as "ConfigMap cofferdam-system/evidence-…" or "VolumeSnapshotContent snapcontent-…".
 	// +optional
+	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=512
 	Location string `json:"location,omitempty"`
 
 	// digest is the SHA-256 of what is stored, where the operator stored it: "sha256:<hex>".
 	// +optional
+	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=128
 	Digest string `json:"digest,omitempty"`
 
@@ -316,12 +358,13 @@ type EvidenceItem struct {
 
 	// message says what the item waits for, or why it is a gap.
 	// +optional
+	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=1024
 	Message string `json:"message,omitempty"`
 }
 
 // Action is something that the operator does to an existing object.
-// +kubebuilder:validation:Enum=QuarantinePod;RetainSnapshot;RollBackImages;DeletePod;ReleasePod;ReleaseRevision
+// +kubebuilder:validation:Enum=QuarantinePod;RetainSnapshot;RollBackImages;DeletePod;ReleasePod;ReleaseRevision;LiftQuarantine
 type Action string
 
 const (
@@ -337,6 +380,8 @@ const (
 	ActionReleasePod Action = "ReleasePod"
 	// ActionReleaseRevision lifts the quarantine or refusal of a revision.
 	ActionReleaseRevision Action = "ReleaseRevision"
+	// ActionLiftQuarantine deletes the Incident's own deny policy in a namespace, once no pod there is held by it.
+	ActionLiftQuarantine Action = "LiftQuarantine"
 )
 
 // JournalState says how far an action has come.
@@ -374,6 +419,7 @@ type JournalEntry struct {
 
 	// detail says what is changed, for example the images before and after.
 	// +optional
+	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=1024
 	Detail string `json:"detail,omitempty"`
 }
@@ -391,6 +437,7 @@ type PlannedAction struct {
 
 	// detail says what would change.
 	// +optional
+	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=1024
 	Detail string `json:"detail,omitempty"`
 }
@@ -432,6 +479,7 @@ type StepStatus struct {
 
 	// message says what the step waits for, or what it has observed.
 	// +optional
+	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=1024
 	Message string `json:"message,omitempty"`
 }
@@ -488,24 +536,29 @@ type TimelineEntry struct {
 }
 
 // Summary is for columns and pages.
+// +kubebuilder:validation:MinProperties=1
 type Summary struct {
 	// pods says how many of the pods are isolated, such as "2/3 isolated".
 	// +optional
+	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=64
 	Pods string `json:"pods,omitempty"`
 
 	// evidence says how many of the evidence items are safe, such as "5/6, 1 gap".
 	// +optional
+	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=64
 	Evidence string `json:"evidence,omitempty"`
 
 	// recovery says how many of the steps have succeeded, such as "3/4 steps".
 	// +optional
+	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=64
 	Recovery string `json:"recovery,omitempty"`
 }
 
 // IncidentStatus is what the operator has observed and done.
+// +kubebuilder:validation:MinProperties=1
 type IncidentStatus struct {
 	// conditions of the Incident: Accepted, Contained, EvidenceCollected, Recovered, Released; and Ready, Reconciling and Stalled for
 	// tools that follow kstatus.
@@ -517,7 +570,7 @@ type IncidentStatus struct {
 
 	// observedGeneration is the generation of the spec that the status speaks of.
 	// +optional
-	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Minimum=1
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
 	// summary is for columns and pages.
@@ -526,7 +579,7 @@ type IncidentStatus struct {
 
 	// policy is the copy of the standing orders that was in force when the Incident was accepted.
 	// +optional
-	Policy *GoverningPolicy `json:"policy,omitempty"`
+	Policy *GoverningPolicy `json:"policy,omitempty,omitzero"`
 
 	// containedAt is when every pod was first proven isolated.
 	// +optional
@@ -542,8 +595,17 @@ type IncidentStatus struct {
 
 	// closeDigest is the digest of what closing would do now. Approvals of the step "close" name it.
 	// +optional
+	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=128
 	CloseDigest string `json:"closeDigest,omitempty"`
+
+	// targets are the objects that spec.targets stands for, recorded when they were first resolved.
+	// +optional
+	// +listType=map
+	// +listMapKey=key
+	// +listMapKey=uid
+	// +kubebuilder:validation:MaxItems=400
+	Targets []ResolvedTarget `json:"targets,omitempty"`
 
 	// pods are the pods of the targets, each with its verdict.
 	// +optional
@@ -574,7 +636,7 @@ type IncidentStatus struct {
 
 	// recovery is the execution of the recovery plan.
 	// +optional
-	Recovery *RecoveryStatus `json:"recovery,omitempty"`
+	Recovery *RecoveryStatus `json:"recovery,omitempty,omitzero"`
 
 	// plannedActions is, in DryRun, what Enforce would do next, in order.
 	// +optional

@@ -104,6 +104,7 @@ type Declarer struct {
 
 	// uid is the user's UID, where the authenticator gave one.
 	// +optional
+	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=1024
 	UID string `json:"uid,omitempty"`
 
@@ -138,6 +139,7 @@ type Approval struct {
 
 	// comment is for people: why it is approved.
 	// +optional
+	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=1024
 	Comment string `json:"comment,omitempty"`
 }
@@ -145,7 +147,7 @@ type Approval struct {
 // IncidentSpec is what responders say about an incident.
 // +kubebuilder:validation:XValidation:rule="!has(self.suspectedSince) || !has(self.detectedAt) || timestamp(self.suspectedSince) <= timestamp(self.detectedAt)",message="suspectedSince lies after detectedAt: nothing is suspected to begin after it was detected"
 // +kubebuilder:validation:XValidation:rule="self.goal != 'Recover' || has(self.recoveryPlanRef)",message="goal Recover needs recoveryPlanRef"
-// +kubebuilder:validation:XValidation:rule="['Contain', 'Recover', 'Close'].indexOf(self.goal) >= ['Contain', 'Recover', 'Close'].indexOf(oldSelf.goal)",message="the goal never moves back: it goes from Contain to Recover to Close; declare another Incident instead"
+// +kubebuilder:validation:XValidation:rule="self.goal == oldSelf.goal || oldSelf.goal == 'Contain' || self.goal == 'Close'",message="the goal never moves back: it goes from Contain to Recover to Close; declare another Incident instead"
 // +kubebuilder:validation:XValidation:rule="oldSelf.mode != 'Enforce' || self.mode == 'Enforce'",message="an Incident that is enforced never goes back to DryRun: set goal Close"
 // +kubebuilder:validation:XValidation:rule="oldSelf.mode != 'Enforce' || oldSelf.targets.all(t, self.targets.exists(u, u == t))",message="a target is never removed from an Incident that is enforced: release it by the recovery plan or close the Incident"
 // +kubebuilder:validation:XValidation:rule="oldSelf.mode != 'Enforce' || (has(oldSelf.policyRef) == has(self.policyRef) && (!has(self.policyRef) || self.policyRef == oldSelf.policyRef))",message="policyRef cannot change once the Incident is enforced"

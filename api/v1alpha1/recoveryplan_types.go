@@ -131,26 +131,26 @@ type ApproveStep struct {
 	Required int32 `json:"required,omitempty"`
 }
 
-// DetachedPodHandling says what release does to detached pods.
+// HeldPodHandling says what release does to pods that are still quarantined.
 // +kubebuilder:validation:Enum=Keep;Restore
-type DetachedPodHandling string
+type HeldPodHandling string
 
 const (
-	// DetachedPodKeep leaves detached pods quarantined, as evidence, until the Incident is closed.
-	DetachedPodKeep DetachedPodHandling = "Keep"
-	// DetachedPodRestore gives them their labels back.
-	DetachedPodRestore DetachedPodHandling = "Restore"
+	// HeldPodKeep leaves them quarantined, as evidence, until the Incident is closed.
+	HeldPodKeep HeldPodHandling = "Keep"
+	// HeldPodRestore gives them their labels back.
+	HeldPodRestore HeldPodHandling = "Restore"
 )
 
-// ReleaseStep lifts quarantine from the targets of the Incident in the plan's namespace: from compromised revisions, from the refusal
-// of new Jobs, and from pods that were kept attached. A revision that still has running pods which were not rolled back is released
-// only if detachedPods is Restore.
+// ReleaseStep lifts quarantine in the plan's namespace: from the compromised revisions of the workloads that this plan rolled back, and from
+// the refusal of their new Jobs. It waits until no pod of such a revision is left, except quarantined evidence.
 type ReleaseStep struct {
-	// detachedPods says what happens to detached pods. "Keep" (default) leaves them quarantined until the Incident is closed.
-	// "Restore" gives them their labels back; use it for targets that turned out to be clean.
+	// heldPods says what happens to pods that are still quarantined. "Keep" (default) leaves them, as evidence, until the Incident is
+	// closed. "Restore" gives them their labels back and releases the revisions of workloads that were not rolled back as well; use it
+	// for targets that turned out to be clean.
 	// +optional
 	// +default="Keep"
-	DetachedPods DetachedPodHandling `json:"detachedPods,omitempty"`
+	HeldPods HeldPodHandling `json:"heldPods,omitempty"`
 }
 
 // RecoveryStep is one step of a plan. Exactly one action is set.
@@ -184,15 +184,15 @@ type RecoveryStep struct {
 
 	// rollBackImages changes pod templates to the known-good images of spec.images.
 	// +optional
-	RollBackImages *RollBackImagesStep `json:"rollBackImages,omitempty"`
+	RollBackImages *RollBackImagesStep `json:"rollBackImages,omitempty,omitzero"`
 
 	// verify waits until objects are healthy.
 	// +optional
-	Verify *VerifyStep `json:"verify,omitempty"`
+	Verify *VerifyStep `json:"verify,omitempty,omitzero"`
 
 	// approve waits for people.
 	// +optional
-	Approve *ApproveStep `json:"approve,omitempty"`
+	Approve *ApproveStep `json:"approve,omitempty,omitzero"`
 
 	// release lifts quarantine.
 	// +optional
@@ -202,7 +202,7 @@ type RecoveryStep struct {
 // RecoveryPlanSpec is how an application comes back.
 // +kubebuilder:validation:XValidation:rule="self.steps.all(s, !has(s.dependsOn) || s.dependsOn.all(d, self.steps.exists(t, t.name == d)))",message="dependsOn names a step that the plan does not have"
 // +kubebuilder:validation:XValidation:rule="self.steps.all(s, !has(s.release) || (has(s.dependsOn) && s.dependsOn.exists(d, self.steps.exists(t, t.name == d && has(t.approve)))))",message="a release step depends directly on an approve step: containment is never lifted without an approval"
-// +kubebuilder:validation:XValidation:rule="self.steps.all(s, !has(s.rollBackImages) || s.rollBackImages.workloads.all(w, has(self.images) && self.images.exists(i, i.workload == w)))",message="a workload of a rollBackImages step has no known-good images in spec.images"
+// +kubebuilder:validation:XValidation:rule="self.steps.all(s, !has(s.rollBackImages) || s.rollBackImages.workloads.all(w, has(self.images) && self.images.exists(i, i.workload.kind == w.kind && i.workload.name == w.name)))",message="a workload of a rollBackImages step has no known-good images in spec.images"
 type RecoveryPlanSpec struct {
 	// images are the known-good images, one entry for each workload.
 	// +optional
@@ -221,6 +221,7 @@ type RecoveryPlanSpec struct {
 }
 
 // RecoveryPlanStatus says whether the plan would work today.
+// +kubebuilder:validation:MinProperties=1
 type RecoveryPlanStatus struct {
 	// conditions of the plan. "Ready" is True when the steps are in order, every workload and container exists and every expression
 	// compiles.
@@ -232,7 +233,7 @@ type RecoveryPlanStatus struct {
 
 	// observedGeneration is the generation of the spec that the conditions speak of.
 	// +optional
-	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Minimum=1
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 }
 

@@ -1,0 +1,87 @@
+// Command manager runs the Cofferdam operator.
+package main
+
+import (
+	"crypto/tls"
+	"flag"
+	"fmt"
+	"os"
+
+	"go.uber.org/zap/zapcore"
+	_ "k8s.io/client-go/plugin/pkg/client/auth"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/log/zap"
+	"sigs.k8s.io/controller-runtime/pkg/metrics/filters"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"cofferdam.dev/cofferdam/controllers"
+)
+
+// +kubebuilder:rbac:groups=authentication.k8s.io,resources=tokenreviews,verbs=create
+
+type options struct {
+	metricsAddress, probeAddress, operatorNamespace string
+	leaderElect                                     bool
+	workers                                         int
+}
+
+func main() {
+	var o options
+	flag.StringVar(&o.metricsAddress, "metrics-bind-address", ":8443", "address of the metrics endpoint (HTTPS, authenticated); 0 turns it off")
+	flag.StringVar(&o.probeAddress, "health-probe-bind-address", ":8081", "address of /healthz and /readyz; 0 turns it off")
+	flag.StringVar(&o.operatorNamespace, "operator-namespace", controllers.OperatorNamespace, "namespace for evidence, refusals and the leader lease")
+	flag.BoolVar(&o.leaderElect, "leader-elect", false, "let only one of several managers act")
+	flag.IntVar(&o.workers, "workers", 4, "Incidents that are worked on at once")
+	zapOptions := zap.Options{TimeEncoder: zapcore.ISO8601TimeEncoder}
+	zapOptions.BindFlags(flag.CommandLine)
+	flag.Parse()
+	ctrl.SetLogger(zap.New(zap.UseFlagOptions(&zapOptions)))
+	if err := run(o); err != nil {
+		fmt.Fprintln(os.Stderr, "manager:", err)
+		os.Exit(1)
+	}
+}
+
+func run(o options) error {
+	cfg, err := ctrl.GetConfig()
+	if err != nil {
+		return fmt.Errorf("finding a cluster: %w", err)
+	}
+	// The API server's priority and fairness protects it better than a limit on our side, which would delay containment.
+	cfg.QPS, cfg.Burst = -1, -1
+	mgr, err := ctrl.NewManager(cfg, ctrl.Options{
+		Scheme: controllers.NewScheme(),
+		Client: controllers.ClientOptions(),
+		Metrics: metricsserver.Options{
+			BindAddress:    o.metricsAddress,
+			SecureServing:  true,
+			FilterProvider: filters.WithAuthenticationAndAuthorization,
+			// HTTP/2 stays off because of its rapid-reset weakness (CVE-2023-44487).
+			TLSOpts: []func(*tls.Config){func(c *tls.Config) { c.NextProtos = []string{"http/1.1"} }},
+		},
+		HealthProbeBindAddress:        o.probeAddress,
+		LeaderElection:                o.leaderElect,
+		LeaderElectionID:              "cofferdam-manager",
+		LeaderElectionNamespace:       o.operatorNamespace,
+		LeaderElectionReleaseOnCancel: true,
+	})
+	if err != nil {
+		return fmt.Errorf("preparing the manager: %w", err)
+	}
+	err = controllers.Setup(mgr, controllers.Options{
+		OperatorNamespace: o.operatorNamespace,
+		Controller:        controller.Options{MaxConcurrentReconciles: o.workers},
+	})
+	if err != nil {
+		return err
+	}
+	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {
+		return fmt.Errorf("adding the health check: %w", err)
+	}
+	if err := mgr.AddReadyzCheck("ping", healthz.Ping); err != nil {
+		return fmt.Errorf("adding the readiness check: %w", err)
+	}
+	return mgr.Start(ctrl.SetupSignalHandler())
+}

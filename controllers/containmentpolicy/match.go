@@ -1,0 +1,91 @@
+// Package containmentpolicy decides which standing orders govern an Incident. Nothing here reads or writes the cluster.
+package containmentpolicy
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"cofferdam.dev/cofferdam/api/v1alpha1"
+	"cofferdam.dev/cofferdam/controllers/target"
+)
+
+// Match returns the one policy that governs the Incident: the one it names, or the one whose appliesTo matches. namespaceLabels are the labels of
+// the Incident's namespace. A *target.Problem is returned when there is none, or more than one.
+func Match(inc *v1alpha1.Incident, namespaceLabels map[string]string, policies []v1alpha1.ContainmentPolicy) (*v1alpha1.ContainmentPolicy, error) {
+	if name := inc.Spec.PolicyRef.Name; name != "" {
+		for i := range policies {
+			if policies[i].Name == name {
+				return &policies[i], nil
+			}
+		}
+		return nil, problem(v1alpha1.ReasonNoPolicy, "ContainmentPolicy %s, named by spec.policyRef, does not exist; create it or declare the Incident with another one", name)
+	}
+	var matching []*v1alpha1.ContainmentPolicy
+	for i := range policies {
+		ok, err := governs(&policies[i], inc, namespaceLabels)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			matching = append(matching, &policies[i])
+		}
+	}
+	switch len(matching) {
+	case 0:
+		return nil, problem(v1alpha1.ReasonNoPolicy, "no ContainmentPolicy governs an Incident of category %s and severity %s in namespace %s; create one, or name one in spec.policyRef",
+			inc.Spec.Category, inc.Spec.Severity, inc.Namespace)
+	case 1:
+		return matching[0], nil
+	}
+	names := make([]string, 0, len(matching))
+	for _, p := range matching {
+		names = append(names, p.Name)
+	}
+	slices.Sort(names)
+	return nil, problem(v1alpha1.ReasonAmbiguousPolicy, "%d ContainmentPolicies govern this Incident: %s; narrow their appliesTo, or name one in spec.policyRef",
+		len(names), strings.Join(names, ", "))
+}
+
+func governs(p *v1alpha1.ContainmentPolicy, inc *v1alpha1.Incident, namespaceLabels map[string]string) (bool, error) {
+	at := p.Spec.AppliesTo
+	if len(at.Categories) > 0 && !slices.Contains(at.Categories, inc.Spec.Category) {
+		return false, nil
+	}
+	if len(at.Severities) > 0 && !slices.Contains(at.Severities, inc.Spec.Severity) {
+		return false, nil
+	}
+	if at.NamespaceSelector == nil {
+		return true, nil
+	}
+	sel, err := metav1.LabelSelectorAsSelector(at.NamespaceSelector)
+	if err != nil {
+		// A policy that cannot be read might have been the one: guessing another would be worse than asking.
+		return false, problem(v1alpha1.ReasonInvalidPolicy, "ContainmentPolicy %s: spec.appliesTo.namespaceSelector cannot be read: %v", p.Name, err)
+	}
+	return sel.Matches(labels.Set(namespaceLabels)), nil
+}
+
+func problem(reason, format string, args ...any) error {
+	return &target.Problem{Reason: reason, Message: fmt.Sprintf(format, args...)}
+}
+
+// Effective returns the standing orders with every default filled in. The API server fills defaults only inside objects that are present, so that an
+// absent "isolation" has none.
+func Effective(spec v1alpha1.ContainmentPolicySpec) v1alpha1.ContainmentPolicySpec {
+	out := *spec.DeepCopy()
+	out.Isolation.Pods = cmp.Or(out.Isolation.Pods, v1alpha1.PodHandlingDetach)
+	out.Isolation.Replacements = cmp.Or(out.Isolation.Replacements, v1alpha1.ReplacementQuarantine)
+	out.Evidence.VolumeSnapshots = cmp.Or(out.Evidence.VolumeSnapshots, v1alpha1.SnapshotCollect)
+	out.Evidence.SnapshotDeadlineSeconds = cmp.Or(out.Evidence.SnapshotDeadlineSeconds, 600)
+	out.Limits.MaxPods = cmp.Or(out.Limits.MaxPods, 50)
+	out.Limits.MaxNamespaces = cmp.Or(out.Limits.MaxNamespaces, 4)
+	out.Limits.MaxNamespacePercent = cmp.Or(out.Limits.MaxNamespacePercent, 100)
+	out.Closing.RequiredApprovals = cmp.Or(out.Closing.RequiredApprovals, 1)
+	out.Closing.EvidencePods = cmp.Or(out.Closing.EvidencePods, v1alpha1.EvidencePodDelete)
+	return out
+}

@@ -1,0 +1,150 @@
+// Package evidence keeps what an investigator needs, before anything that would lose it happens.
+package evidence
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/fields"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"cofferdam.dev/cofferdam/api/v1alpha1"
+	"cofferdam.dev/cofferdam/controllers/measure"
+)
+
+// +kubebuilder:rbac:groups="",resources=events,verbs=list
+// +kubebuilder:rbac:groups="",namespace=cofferdam-system,resources=configmaps,verbs=get;create
+
+// manifestsKey is the key of the record in its ConfigMap.
+const manifestsKey = "manifests.json.gz"
+
+// maxRecord keeps a record below the 1 MiB that a ConfigMap may hold, in bytes, after compression.
+const maxRecord = 900 << 10
+
+// maxOwners bounds the walk up the owners; Kubernetes' own kinds have at most three levels.
+const maxOwners = 8
+
+// Record is what is kept of one pod: server-side state, before the operator changed anything about it.
+type Record struct {
+	// Pod is the pod with everything the API server knew, managedFields included: they say who changed what.
+	Pod *corev1.Pod `json:"pod"`
+	// Owners are the controllers of the pod, nearest first. An owner of a kind that the operator may not read is named, without content.
+	Owners []json.RawMessage `json:"owners,omitempty"`
+	// Events are the events about the pod.
+	Events []corev1.Event `json:"events,omitempty"`
+	// NetworkPolicies are the policies of the pod's namespace that were in force.
+	NetworkPolicies []*networkingv1.NetworkPolicy `json:"networkPolicies,omitempty"`
+}
+
+// Gather reads the record of a pod. policies are the NetworkPolicies that selected it, as observed in the same pass.
+func Gather(ctx context.Context, r client.Reader, pod *corev1.Pod, policies []*networkingv1.NetworkPolicy) (*Record, error) {
+	owners, err := gatherOwners(ctx, r, pod)
+	if err != nil {
+		return nil, err
+	}
+	var events corev1.EventList
+	byUID := client.MatchingFieldsSelector{Selector: fields.OneTermEqualSelector("involvedObject.uid", string(pod.UID))}
+	if err := r.List(ctx, &events, client.InNamespace(pod.Namespace), byUID); err != nil {
+		return nil, fmt.Errorf("listing the events of Pod %s/%s: %w", pod.Namespace, pod.Name, err)
+	}
+	return &Record{Pod: pod, Owners: owners, Events: events.Items, NetworkPolicies: policies}, nil
+}
+
+func gatherOwners(ctx context.Context, r client.Reader, pod *corev1.Pod) ([]json.RawMessage, error) {
+	var out []json.RawMessage
+	owner := metav1.GetControllerOf(pod)
+	for i := 0; owner != nil && i < maxOwners; i++ {
+		obj := &unstructured.Unstructured{}
+		obj.SetAPIVersion(owner.APIVersion)
+		obj.SetKind(owner.Kind)
+		err := r.Get(ctx, client.ObjectKey{Namespace: pod.Namespace, Name: owner.Name}, obj)
+		if apierrors.IsNotFound(err) || apierrors.IsForbidden(err) || apimeta.IsNoMatchError(err) {
+			raw, merr := json.Marshal(map[string]any{"ownerReference": owner, "notRead": err.Error()})
+			return append(out, raw), merr
+		}
+		if err != nil {
+			return nil, fmt.Errorf("reading owner %s %s/%s: %w", owner.Kind, pod.Namespace, owner.Name, err)
+		}
+		raw, err := obj.MarshalJSON()
+		if err != nil {
+			return nil, fmt.Errorf("encoding owner %s %s/%s: %w", owner.Kind, pod.Namespace, owner.Name, err)
+		}
+		out = append(out, raw)
+		owner = metav1.GetControllerOf(obj)
+	}
+	return out, nil
+}
+
+// RecordName is the name of the ConfigMap that keeps a pod's record.
+func RecordName(inc *v1alpha1.Incident, podUID string) string {
+	return fmt.Sprintf("evidence-%s-%s", inc.UID, shortHash(podUID))
+}
+
+// ConfigMapFor packs a record into an immutable ConfigMap of the operator's namespace, out of reach of the namespace that it is about. It has no
+// owner reference: evidence outlives the Incident.
+func ConfigMapFor(inc *v1alpha1.Incident, namespace string, record *Record) (*corev1.ConfigMap, error) {
+	raw, err := json.Marshal(record)
+	if err != nil {
+		return nil, fmt.Errorf("encoding the record of Pod %s/%s: %w", record.Pod.Namespace, record.Pod.Name, err)
+	}
+	var packed bytes.Buffer
+	zip := gzip.NewWriter(&packed)
+	if _, err := zip.Write(raw); err != nil {
+		return nil, fmt.Errorf("compressing the record of Pod %s/%s: %w", record.Pod.Namespace, record.Pod.Name, err)
+	}
+	if err := zip.Close(); err != nil {
+		return nil, fmt.Errorf("compressing the record of Pod %s/%s: %w", record.Pod.Namespace, record.Pod.Name, err)
+	}
+	labels := measure.OwnedLabels(inc)
+	labels[v1alpha1.EvidenceLabel] = "manifests"
+	return &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: namespace, Name: RecordName(inc, string(record.Pod.UID)), Labels: labels, Annotations: measure.OwnedAnnotations(inc),
+		},
+		Immutable:  new(true),
+		BinaryData: map[string][]byte{manifestsKey: packed.Bytes()},
+	}, nil
+}
+
+// TooLarge reports whether the record does not fit into a ConfigMap.
+func TooLarge(cm *corev1.ConfigMap) bool { return len(cm.BinaryData[manifestsKey]) > maxRecord }
+
+// StoredItem is the evidence item for a record that was read back from the API server: the digest is of what is stored, not of what was meant to be.
+func StoredItem(cm *corev1.ConfigMap, pod v1alpha1.ObjectRef, now time.Time) v1alpha1.EvidenceItem {
+	sum := sha256.Sum256(cm.BinaryData[manifestsKey])
+	return v1alpha1.EvidenceItem{
+		ID:       ManifestsID(pod.UID),
+		Type:     v1alpha1.EvidenceManifests,
+		Subject:  pod,
+		Pods:     []string{pod.UID},
+		State:    v1alpha1.EvidenceCollected,
+		Location: fmt.Sprintf("ConfigMap %s/%s", cm.Namespace, cm.Name),
+		Digest:   "sha256:" + hex.EncodeToString(sum[:]),
+		TakenAt:  metav1.NewTime(now),
+	}
+}
+
+// ManifestsID is the ID of the manifests item of a pod.
+func ManifestsID(podUID string) string { return "manifests-" + podUID }
+
+// GapItem is an item that could not be had.
+func GapItem(id string, kind v1alpha1.EvidenceType, subject v1alpha1.ObjectRef, pods []string, message string) v1alpha1.EvidenceItem {
+	return v1alpha1.EvidenceItem{ID: id, Type: kind, Subject: subject, Pods: pods, State: v1alpha1.EvidenceGap, Message: message}
+}
+
+func shortHash(id string) string {
+	sum := sha256.Sum256([]byte(id))
+	return hex.EncodeToString(sum[:8])
+}

@@ -1,0 +1,309 @@
+package incident
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+
+	"cofferdam.dev/cofferdam/api/v1alpha1"
+	"cofferdam.dev/cofferdam/controllers/isolation"
+	"cofferdam.dev/cofferdam/controllers/measure"
+	"cofferdam.dev/cofferdam/controllers/recovery"
+	"cofferdam.dev/cofferdam/controllers/target"
+)
+
+// +kubebuilder:rbac:groups="",resources=pods,verbs=patch
+// +kubebuilder:rbac:groups=containment.cofferdam.dev,resources=incidents,verbs=get;list;watch;patch
+// +kubebuilder:rbac:groups=containment.cofferdam.dev,resources=incidents/status,verbs=update
+
+// recordTargets adds what the targets consist of now to what was recorded before. Entries are never taken away: a pod that is gone is Gone.
+func (s *scope) recordTargets() {
+	if s.problem != nil || s.closing() {
+		return
+	}
+	for _, r := range s.view.Revisions {
+		known := slices.ContainsFunc(s.next.Revisions, func(o v1alpha1.RevisionStatus) bool { return o.ID == r.ID })
+		if !known && !s.recovered(r.Workload) {
+			s.next.Revisions = append(s.next.Revisions, r)
+		}
+	}
+	for _, p := range s.view.Pods {
+		known := slices.ContainsFunc(s.next.Pods, func(o v1alpha1.PodStatus) bool { return o.UID == string(p.Pod.UID) })
+		if known || target.Ended(p.Pod) || s.recovered(p.Workload) && !s.heldRevision(s.next.Revisions, p.Revision) {
+			continue
+		}
+		entry := v1alpha1.PodStatus{
+			Namespace: p.Pod.Namespace, Name: p.Pod.Name, UID: string(p.Pod.UID), Owner: p.Workload,
+			Handling: v1alpha1.HandlingPending, Verdict: v1alpha1.VerdictUnknown,
+		}
+		if s.heldRevision(s.incident.Status.Revisions, p.Revision) {
+			entry.Replacement = "Yes"
+		}
+		s.next.Pods = append(s.next.Pods, entry)
+	}
+	if len(s.next.Pods) > v1alpha1.MaxStatusPods {
+		s.forgetGonePods()
+	}
+}
+
+// recovered reports whether the recovery plan has already brought the workload back. What is rolled out after that is the application team's own.
+func (s *scope) recovered(workload v1alpha1.ObjectRef) bool {
+	rec := s.incident.Status.Recovery
+	if rec == nil {
+		return false
+	}
+	for i, step := range rec.Plan.Steps {
+		if i >= len(rec.Steps) || rec.Steps[i].State != v1alpha1.StepSucceeded {
+			continue
+		}
+		one := v1alpha1.RecoveryPlanSpec{Steps: []v1alpha1.RecoveryStep{step}}
+		if step.Release != nil || recovery.RolledBack(one, workload) {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *scope) heldRevision(revisions []v1alpha1.RevisionStatus, id string) bool {
+	return id != "" && slices.ContainsFunc(revisions, func(r v1alpha1.RevisionStatus) bool {
+		return r.ID == id && r.State == v1alpha1.RevisionHeld
+	})
+}
+
+// forgetGonePods keeps the status bounded: replacements that came and went are dropped, oldest first; the pods that the Incident began with stay.
+func (s *scope) forgetGonePods() {
+	excess := len(s.next.Pods) - v1alpha1.MaxStatusPods
+	s.next.Pods = slices.DeleteFunc(s.next.Pods, func(p v1alpha1.PodStatus) bool {
+		if excess > 0 && p.Replacement != "" && p.Verdict == v1alpha1.VerdictGone {
+			excess--
+			return true
+		}
+		return false
+	})
+}
+
+// observe reads the NetworkPolicies of the target namespaces, and looks for policy APIs that the evaluator does not read.
+func (s *scope) observe(ctx context.Context) error {
+	for _, ns := range s.namespaces() {
+		var list networkingv1.NetworkPolicyList
+		if err := s.Client.List(ctx, &list, client.InNamespace(ns)); err != nil {
+			return fmt.Errorf("listing NetworkPolicies in namespace %s: %w", ns, err)
+		}
+		for i := range list.Items {
+			s.policies[ns] = append(s.policies[ns], &list.Items[i])
+		}
+		why, err := s.Foreign.Find(ctx, s.Client, ns)
+		if err != nil {
+			return err
+		}
+		s.foreign[ns] = why
+	}
+	return nil
+}
+
+// denyFirst puts the deny policies in force, before anything slow: they are created under deterministic names and take nothing away, so that they
+// need no journal entry. The finalizer follows, then the list of refused revisions.
+func (s *scope) denyFirst(ctx context.Context) error {
+	s.policiesInForce = true
+	for _, want := range s.desiredPolicies() {
+		if err := s.ensurePolicy(ctx, want); err != nil {
+			return err
+		}
+	}
+	if err := s.ensureFinalizer(ctx); err != nil {
+		return err
+	}
+	return s.ensureRefusals(ctx)
+}
+
+// desiredPolicies are the deny policies that have to be in force, without those that are being lifted.
+func (s *scope) desiredPolicies() []*networkingv1.NetworkPolicy {
+	all := measure.DenyPolicies(s.incident, s.namespaces(), s.next.Revisions, s.exceptions)
+	return slices.DeleteFunc(all, func(p *networkingv1.NetworkPolicy) bool {
+		ref := policyRef(p)
+		return s.journal.Intended(v1alpha1.ActionLiftQuarantine, ref) || s.journal.Intended(v1alpha1.ActionReleaseRevision, ref)
+	})
+}
+
+// policyRef names a policy of ours. Its name contains the Incident's UID, which makes it unique without its own.
+func policyRef(p *networkingv1.NetworkPolicy) v1alpha1.ObjectRef {
+	return v1alpha1.ObjectRef{Kind: "NetworkPolicy", Namespace: p.Namespace, Name: p.Name}
+}
+
+func (s *scope) ensurePolicy(ctx context.Context, want *networkingv1.NetworkPolicy) error {
+	have := s.policyInForce(want)
+	if have != nil && equality.Semantic.DeepEqual(have.Spec, want.Spec) && have.Labels[v1alpha1.IncidentUIDLabel] == string(s.incident.UID) {
+		return nil
+	}
+	s.policiesInForce = false
+	if have != nil {
+		repaired := have.DeepCopy()
+		repaired.Spec, repaired.Labels, repaired.Annotations = want.Spec, want.Labels, want.Annotations
+		op := v1alpha1.PlannedAction{Verb: "update", Object: policyRef(want), Detail: "its content was changed by somebody else; it is put back"}
+		return s.Write(ctx, op, func(ctx context.Context, c client.Client) error { return c.Update(ctx, repaired) })
+	}
+	op := v1alpha1.PlannedAction{Verb: "create", Object: policyRef(want), Detail: fmt.Sprintf(
+		"deny all traffic, with %d exceptions, to and from pods that match %s", len(s.exceptions), metav1.FormatLabelSelector(&want.Spec.PodSelector))}
+	return s.Write(ctx, op, func(ctx context.Context, c client.Client) error {
+		// AlreadyExists means that our cache is behind: the next pass compares the content.
+		return client.IgnoreAlreadyExists(c.Create(ctx, want.DeepCopy()))
+	})
+}
+
+func (s *scope) policyInForce(want *networkingv1.NetworkPolicy) *networkingv1.NetworkPolicy {
+	for _, p := range s.policies[want.Namespace] {
+		if p.Name == want.Name {
+			return p
+		}
+	}
+	return nil
+}
+
+// ensureFinalizer keeps the record of the quarantine for as long as there is one.
+func (s *scope) ensureFinalizer(ctx context.Context) error {
+	if s.holds() {
+		return nil
+	}
+	return s.patchFinalizer(ctx, "from now on the Incident holds a quarantine", func(inc *v1alpha1.Incident) {
+		controllerutil.AddFinalizer(inc, v1alpha1.HoldFinalizer)
+	})
+}
+
+func (s *scope) patchFinalizer(ctx context.Context, why string, change func(*v1alpha1.Incident)) error {
+	ref := v1alpha1.ObjectRef{Kind: "Incident", Namespace: s.incident.Namespace, Name: s.incident.Name, UID: string(s.incident.UID)}
+	return s.Write(ctx, v1alpha1.PlannedAction{Verb: "patch", Object: ref, Detail: why}, func(ctx context.Context, c client.Client) error {
+		changed := s.incident.DeepCopy()
+		change(changed)
+		// The list of finalizers is replaced as a whole, so it must not have changed since it was read.
+		if err := c.Patch(ctx, changed, client.MergeFromWithOptions(s.incident, client.MergeFromWithOptimisticLock{})); err != nil {
+			return err
+		}
+		s.incident.ResourceVersion = changed.ResourceVersion
+		s.incident.Finalizers = changed.Finalizers
+		return nil
+	})
+}
+
+// ensureRefusals keeps the list of refused revisions, in the operator's namespace, as it should be.
+func (s *scope) ensureRefusals(ctx context.Context) error {
+	s.refusalsInForce = true
+	want := measure.Refusals(s.incident, s.OperatorNamespace, s.next.Revisions, s.policy.Isolation.Replacements)
+	if want == nil && !slices.ContainsFunc(s.next.Revisions, func(r v1alpha1.RevisionStatus) bool { return r.State != v1alpha1.RevisionHeld }) {
+		return nil // nothing is refused, and nothing was released that could have been
+	}
+	var have corev1.ConfigMap
+	key := client.ObjectKey{Namespace: s.OperatorNamespace, Name: measure.RefusalsName(s.incident)}
+	err := s.Client.Get(ctx, key, &have)
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("reading ConfigMap %s: %w", key, err)
+	}
+	ref := v1alpha1.ObjectRef{Kind: "ConfigMap", Namespace: key.Namespace, Name: key.Name}
+	switch exists := err == nil; {
+	case !exists && want == nil, exists && want != nil && equality.Semantic.DeepEqual(have.Data, want.Data):
+		return nil
+	}
+	s.refusalsInForce = false
+	switch {
+	case want == nil:
+		uid := have.UID
+		op := v1alpha1.PlannedAction{Verb: "delete", Object: ref, Detail: "nothing is refused any more"}
+		return s.Write(ctx, op, func(ctx context.Context, c client.Client) error {
+			return client.IgnoreNotFound(c.Delete(ctx, &have, client.Preconditions{UID: &uid}))
+		})
+	case apierrors.IsNotFound(err):
+		op := v1alpha1.PlannedAction{Verb: "create", Object: ref, Detail: "refuse at admission: " + want.Data["refused"]}
+		return s.Write(ctx, op, func(ctx context.Context, c client.Client) error {
+			return client.IgnoreAlreadyExists(c.Create(ctx, want))
+		})
+	}
+	have.Data = want.Data
+	op := v1alpha1.PlannedAction{Verb: "update", Object: ref, Detail: "refuse at admission: " + want.Data["refused"]}
+	return s.Write(ctx, op, func(ctx context.Context, c client.Client) error { return c.Update(ctx, &have) })
+}
+
+// quarantinePods puts the quarantine label on every pod whose manifests are safe.
+func (s *scope) quarantinePods(ctx context.Context) error {
+	var failures []error
+	for i := range s.next.Pods {
+		p := &s.next.Pods[i]
+		pod := s.live(p)
+		if pod == nil || target.Ended(pod) || p.Handling == v1alpha1.HandlingReleased {
+			continue
+		}
+		p.Node, p.IPs = pod.Spec.NodeName, podIPs(pod)
+		if reason, _, no := isolation.NotEnforceable(pod); no && reason != isolation.ReasonSecondaryInterface {
+			p.Handling = v1alpha1.HandlingUntouched
+			continue
+		}
+		// One pod that cannot be cut off is no reason to leave the others open.
+		failures = append(failures, s.quarantinePod(ctx, p, pod))
+	}
+	return errors.Join(failures...)
+}
+
+func (s *scope) quarantinePod(ctx context.Context, p *v1alpha1.PodStatus, pod *corev1.Pod) error {
+	ref := podRef(p)
+	detach := s.detaches(p)
+	if measure.Holds(pod, s.incident.UID) {
+		p.Handling = v1alpha1.HandlingAttached
+		if detach {
+			p.Handling = v1alpha1.HandlingDetached
+		}
+		s.journal.Done(v1alpha1.ActionQuarantinePod, ref)
+		return nil
+	}
+	if s.journal.Intended(v1alpha1.ActionReleasePod, ref) || s.journal.Intended(v1alpha1.ActionDeletePod, ref) || !s.recorded(p) {
+		return nil
+	}
+	detail := "add the quarantine label"
+	if detach {
+		detail = "take all labels off and add the quarantine label; the labels are kept in an annotation"
+	}
+	if !s.journal.Intend(v1alpha1.ActionQuarantinePod, ref, detail) {
+		return nil
+	}
+	labels, annotations, err := measure.Quarantined(pod, s.incident.UID, detach)
+	if err != nil {
+		return err
+	}
+	return s.patchPod(ctx, v1alpha1.PlannedAction{Verb: "patch", Object: ref, Detail: detail}, pod, labels, annotations)
+}
+
+// detaches reports whether the pod is detached. A replacement is not: its controller would at once create another one, without end.
+func (s *scope) detaches(p *v1alpha1.PodStatus) bool {
+	return s.policy.Isolation.Pods == v1alpha1.PodHandlingDetach && p.Replacement == ""
+}
+
+// patchPod replaces labels and annotations of exactly the version of the pod that was read. When it has changed, or is gone, the next pass judges anew.
+func (s *scope) patchPod(ctx context.Context, op v1alpha1.PlannedAction, pod *corev1.Pod, labels, annotations map[string]string) error {
+	patch, err := measure.MetadataPatch(pod, labels, annotations)
+	if err != nil {
+		return err
+	}
+	return s.Write(ctx, op, func(ctx context.Context, c client.Client) error {
+		err := c.Patch(ctx, pod.DeepCopy(), client.RawPatch(types.JSONPatchType, patch))
+		if apierrors.IsNotFound(err) || isFailedTest(err) {
+			s.lookAgainAfter(retryChanged)
+			return nil
+		}
+		return err
+	})
+}
+
+func podIPs(pod *corev1.Pod) []string {
+	var out []string
+	for _, ip := range pod.Status.PodIPs {
+		out = append(out, ip.IP)
+	}
+	return out
+}

@@ -1,0 +1,70 @@
+package incident
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+
+	"cofferdam.dev/cofferdam/api/v1alpha1"
+)
+
+var (
+	timeToContain = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name:    "cofferdam_time_to_contain_seconds",
+		Help:    "Time from the creation of an Incident until every pod was proven isolated, in seconds.",
+		Buckets: []float64{0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800},
+	}, []string{"severity"})
+	timeToRecover = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name:    "cofferdam_time_to_recover_seconds",
+		Help:    "Time from the creation of an Incident until its recovery plan was completed, in seconds.",
+		Buckets: []float64{30, 60, 300, 600, 1800, 3600, 7200, 14400, 43200, 86400},
+	}, []string{"severity"})
+	podVerdicts = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "cofferdam_pods",
+		Help: "Pods of an Incident by verdict, as last observed.",
+	}, []string{"namespace", "incident", "verdict"})
+	evidenceItems = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "cofferdam_evidence_items",
+		Help: "Evidence items of an Incident by state, as last observed.",
+	}, []string{"namespace", "incident", "state"})
+	conditionStatus = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "cofferdam_incident_condition",
+		Help: "1 for the status that a condition of an Incident has, as last observed.",
+	}, []string{"namespace", "incident", "condition", "status"})
+)
+
+func init() {
+	metrics.Registry.MustRegister(timeToContain, timeToRecover, podVerdicts, evidenceItems, conditionStatus)
+}
+
+// observeMetrics follows a status that has just been recorded.
+func observeMetrics(inc *v1alpha1.Incident, old, next *v1alpha1.IncidentStatus) {
+	severity := string(inc.Spec.Severity)
+	if old.ContainedAt.IsZero() && !next.ContainedAt.IsZero() {
+		timeToContain.WithLabelValues(severity).Observe(next.ContainedAt.Sub(inc.CreationTimestamp.Time).Seconds())
+	}
+	if old.RecoveredAt.IsZero() && !next.RecoveredAt.IsZero() {
+		timeToRecover.WithLabelValues(severity).Observe(next.RecoveredAt.Sub(inc.CreationTimestamp.Time).Seconds())
+	}
+	forgetMetrics(inc.Namespace, inc.Name)
+	for _, p := range next.Pods {
+		podVerdicts.WithLabelValues(inc.Namespace, inc.Name, string(p.Verdict)).Inc()
+	}
+	for _, e := range next.Evidence {
+		evidenceItems.WithLabelValues(inc.Namespace, inc.Name, string(e.State)).Inc()
+	}
+	for _, kind := range []string{v1alpha1.ConditionAccepted, v1alpha1.ConditionContained, v1alpha1.ConditionEvidenceCollected, v1alpha1.ConditionRecovered, v1alpha1.ConditionReleased, v1alpha1.ConditionStalled} {
+		if c := apimeta.FindStatusCondition(next.Conditions, kind); c != nil {
+			conditionStatus.WithLabelValues(inc.Namespace, inc.Name, kind, string(c.Status)).Set(1)
+		}
+	}
+}
+
+// forgetMetrics drops the gauges of an Incident, so that a deleted one is not reported for ever.
+func forgetMetrics(namespace, name string) {
+	labels := prometheus.Labels{"namespace": namespace, "incident": name}
+	podVerdicts.DeletePartialMatch(labels)
+	evidenceItems.DeletePartialMatch(labels)
+	conditionStatus.DeletePartialMatch(labels)
+}

@@ -1,0 +1,95 @@
+package incident
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"cofferdam.dev/cofferdam/api/v1alpha1"
+)
+
+// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
+
+// publish writes the status once, if it has changed, and announces only what was recorded.
+func (s *scope) publish(ctx context.Context, persisted *v1alpha1.IncidentStatus) error {
+	s.bound()
+	news := turns(persisted, s.next)
+	s.next.Timeline = extend(s.next.Timeline, news, s.now)
+	if equality.Semantic.DeepEqual(*persisted, *s.next) {
+		return nil
+	}
+	updated := s.incident.DeepCopy()
+	updated.Status = *s.next
+	// An update carries the resourceVersion that was read: a pass over a stale Incident, or of a second leader, writes nothing.
+	err := s.Client.Status().Update(ctx, updated)
+	if apierrors.IsNotFound(err) {
+		return nil // deleted while we worked; the finalizer was gone, so nothing is held
+	}
+	if err != nil {
+		return fmt.Errorf("writing the status of Incident %s/%s: %w", s.incident.Namespace, s.incident.Name, err)
+	}
+	observeMetrics(s.incident, persisted, s.next)
+	if s.dryRun() {
+		return nil // an Event is a write too
+	}
+	for _, t := range news {
+		s.Recorder.Eventf(updated, nil, t.eventType(), t.reason, string(s.incident.Spec.Goal), "%s", clip(t.message, maxMessage))
+	}
+	return nil
+}
+
+// bound completes the status and keeps what others wrote within the limits of the API.
+func (s *scope) bound() {
+	s.next.Journal = s.journal.Entries()
+	s.next.PlannedActions = nil
+	for _, a := range s.planned {
+		a.Detail = clip(a.Detail, maxMessage)
+		s.next.PlannedActions = append(s.next.PlannedActions, a)
+	}
+	for i := range s.next.Pods {
+		s.next.Pods[i].Message = clip(s.next.Pods[i].Message, maxMessage)
+	}
+	for i := range s.next.Evidence {
+		s.next.Evidence[i].Message = clip(s.next.Evidence[i].Message, maxMessage)
+		s.next.Evidence[i].Location = clip(s.next.Evidence[i].Location, 512)
+	}
+	for i := range s.next.Journal {
+		s.next.Journal[i].Detail = clip(s.next.Journal[i].Detail, maxMessage)
+	}
+	if s.next.Recovery != nil {
+		for i := range s.next.Recovery.Steps {
+			s.next.Recovery.Steps[i].Message = clip(s.next.Recovery.Steps[i].Message, maxMessage)
+		}
+	}
+}
+
+// isFailedTest recognises a JSON patch whose test did not hold: the object is not what was read.
+func isFailedTest(err error) bool {
+	var status apierrors.APIStatus
+	if !apierrors.IsInvalid(err) || !errors.As(err, &status) {
+		return apierrors.IsConflict(err)
+	}
+	details := status.Status().Details
+	return details == nil || len(details.Causes) == 0
+}
+
+// needsPerson tells failures that repeating does not cure.
+func needsPerson(err error) bool {
+	for _, e := range flatten(err) {
+		if apierrors.IsForbidden(e) || apierrors.IsInvalid(e) {
+			return true
+		}
+	}
+	return false
+}
+
+func flatten(err error) []error {
+	var joined interface{ Unwrap() []error }
+	if errors.As(err, &joined) {
+		return joined.Unwrap()
+	}
+	return []error{err}
+}

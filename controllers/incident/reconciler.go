@@ -1,0 +1,116 @@
+// Package incident carries an Incident from declaration to close.
+//
+// One pass gathers what is there, decides, acts on what an earlier pass has journalled, verifies what it finds and writes the status once. Every phase may
+// be repeated and every pass may be the last one before a crash.
+package incident
+
+import (
+	"context"
+	"errors"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/client-go/tools/events"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"cofferdam.dev/cofferdam/api/v1alpha1"
+	"cofferdam.dev/cofferdam/controllers/foreign"
+)
+
+// Reconciler reconciles Incidents. It is safe to run in two processes at once: every write is either idempotent under a deterministic name or bound to the
+// UID and version that was read.
+type Reconciler struct {
+	// Client reads pods, policies, namespaces and our own kinds from a cache, and everything else live.
+	Client client.Client
+	// Live reads from the API server.
+	Live     client.Reader
+	Recorder events.EventRecorder
+	Clock    clock.PassiveClock
+	Foreign  *foreign.Finder
+	// OperatorNamespace is where evidence and refusals are kept. No Incident can target it.
+	OperatorNamespace string
+}
+
+// Reconcile makes one pass over one Incident.
+func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	var inc v1alpha1.Incident
+	if err := r.Client.Get(ctx, req.NamespacedName, &inc); err != nil {
+		if apierrors.IsNotFound(err) {
+			forgetMetrics(req.Namespace, req.Name)
+			return ctrl.Result{}, nil
+		}
+		return ctrl.Result{}, err
+	}
+	persisted := inc.Status.DeepCopy()
+	forgetRehearsal(&inc)
+	s := newScope(r, &inc)
+	failure := s.run(ctx)
+	s.setConditions(failure)
+	err := errors.Join(failure, s.publish(ctx, persisted))
+	if apierrors.IsConflict(err) {
+		// Our copy was stale: the watch event that makes it current is on its way, and brings the next pass.
+		return ctrl.Result{RequeueAfter: retryChanged}, nil
+	}
+	return ctrl.Result{RequeueAfter: s.requeueAfter, Priority: new(Priority(&inc))}, err
+}
+
+// forgetRehearsal starts anew when nothing was ever held: what a dry run or a refused attempt recorded binds nobody.
+func forgetRehearsal(inc *v1alpha1.Incident) {
+	st := &inc.Status
+	for _, f := range inc.Finalizers {
+		if f == v1alpha1.HoldFinalizer {
+			return
+		}
+	}
+	if !st.ReleasedAt.IsZero() {
+		return
+	}
+	st.Policy, st.Targets, st.Pods, st.Revisions, st.Evidence, st.Recovery = nil, nil, nil, nil, nil, nil
+}
+
+// run goes through the phases. Order is what keeps evidence and containment safe: deny, record, quarantine, verify, then everything that may take long.
+func (s *scope) run(ctx context.Context) error {
+	switch {
+	case !s.incident.Status.ReleasedAt.IsZero():
+		return s.letGo(ctx)
+	case !s.holds() && (s.closing() || !s.incident.DeletionTimestamp.IsZero()):
+		return nil
+	}
+	if err := s.admit(ctx); err != nil {
+		return s.unread(err)
+	}
+	if s.problem != nil && !s.holds() {
+		return nil
+	}
+	s.recordTargets()
+	if err := s.observe(ctx); err != nil {
+		return s.unread(err)
+	}
+	err := s.denyFirst(ctx)
+	if err == nil {
+		// Evidence that cannot be stored holds back only the pod that it is about.
+		err = errors.Join(s.recordManifests(ctx), s.quarantinePods(ctx))
+	}
+	s.verify()
+	if err != nil {
+		return err
+	}
+	return inOrder(ctx, s.snapshotVolumes, s.recover, s.close)
+}
+
+// unread notes that something could not be read: every verdict is Unknown until it can be.
+func (s *scope) unread(err error) error {
+	s.blind = err
+	s.verify()
+	return err
+}
+
+func inOrder(ctx context.Context, phases ...func(context.Context) error) error {
+	for _, phase := range phases {
+		if err := phase(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}

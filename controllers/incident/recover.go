@@ -1,0 +1,171 @@
+package incident
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"cofferdam.dev/cofferdam/api/v1alpha1"
+	"cofferdam.dev/cofferdam/controllers/approval"
+	"cofferdam.dev/cofferdam/controllers/recovery"
+)
+
+// +kubebuilder:rbac:groups=containment.cofferdam.dev,resources=recoveryplans,verbs=get;list;watch
+
+// stepPoll is how often steps that wait for objects which are not watched are looked at.
+const stepPoll = 2 * time.Second
+
+// recover executes the recovery plan.
+func (s *scope) recover(ctx context.Context) error {
+	if s.incident.Spec.Goal != v1alpha1.GoalRecover {
+		return nil
+	}
+	if s.next.Recovery == nil || s.dryRun() {
+		if err := s.beginRecovery(ctx); err != nil || s.next.Recovery == nil {
+			return err
+		}
+		if !s.dryRun() {
+			return nil // the copy of the plan has to be durable before the first step
+		}
+	}
+	if why := s.pending(); why != "" && !s.dryRun() {
+		s.planReason, s.planProblem = v1alpha1.ReasonStepsRunning, why
+		return nil
+	}
+	return s.runSteps(ctx)
+}
+
+// pending says which pods are not yet quarantined: recovery does not start before containment is in place.
+func (s *scope) pending() string {
+	for _, p := range s.next.Pods {
+		if p.Handling == v1alpha1.HandlingPending && p.Verdict != v1alpha1.VerdictGone {
+			return fmt.Sprintf("waits until Pod %s/%s is quarantined", p.Namespace, p.Name)
+		}
+	}
+	return ""
+}
+
+func (s *scope) beginRecovery(ctx context.Context) error {
+	var plan v1alpha1.RecoveryPlan
+	key := client.ObjectKey{Namespace: s.incident.Namespace, Name: s.incident.Spec.RecoveryPlanRef.Name}
+	err := s.Client.Get(ctx, key, &plan)
+	if apierrors.IsNotFound(err) {
+		s.planReason, s.planProblem = v1alpha1.ReasonPlanNotFound, fmt.Sprintf("RecoveryPlan %s does not exist; create it, or correct spec.recoveryPlanRef", key)
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("reading RecoveryPlan %s: %w", key, err)
+	}
+	if _, why := recovery.Unusable(plan.Spec); why != "" {
+		s.planReason, s.planProblem = v1alpha1.ReasonPlanInvalid, fmt.Sprintf("RecoveryPlan %s: %s", key, why)
+		return nil
+	}
+	s.next.Recovery = &v1alpha1.RecoveryStatus{
+		PlanName: plan.Name, PlanUID: string(plan.UID), Plan: plan.Spec,
+		PlanDigest: approval.PlanDigest(s.incident, string(plan.UID), plan.Spec),
+		Steps:      recovery.Begin(plan.Spec.Steps),
+	}
+	return nil
+}
+
+// runSteps runs every step whose dependencies have succeeded. One step's failure does not keep the others from being looked at.
+func (s *scope) runSteps(ctx context.Context) error {
+	rec := s.next.Recovery
+	x := &recovery.Execution{
+		Reader: s.Client, Writer: s, Journal: s.journal, Incident: s.incident, Plan: rec.Plan, PlanDigest: rec.PlanDigest,
+		Pods: s.next.Pods, Evidence: s.next.Evidence, All: s.view.All, Release: s.releaseStep,
+	}
+	runnable := recovery.Runnable(rec.Plan.Steps, rec.Steps)
+	if s.dryRun() {
+		runnable = allOf(rec.Plan.Steps)
+	}
+	var failures []error
+	for _, i := range runnable {
+		step := rec.Plan.Steps[i]
+		outcome, err := recovery.ActionFor(step).Run(ctx, x, step)
+		if err != nil {
+			failures = append(failures, fmt.Errorf("step %s: %w", step.Name, err))
+			outcome = recovery.Outcome{Message: "could not be carried out: " + err.Error()}
+		}
+		if s.dryRun() {
+			continue
+		}
+		rec.Steps[i] = recovery.Advance(rec.Steps[i], step, outcome, s.now)
+		s.lookAgainAtDeadline(rec.Steps[i], step)
+	}
+	if s.dryRun() {
+		s.next.Recovery = nil
+	}
+	if recovery.Complete(rec.Steps) && s.next.RecoveredAt.IsZero() {
+		s.next.RecoveredAt = s.now
+	}
+	return errors.Join(failures...)
+}
+
+func allOf(steps []v1alpha1.RecoveryStep) []int {
+	out := make([]int, len(steps))
+	for i := range steps {
+		out[i] = i
+	}
+	return out
+}
+
+func (s *scope) lookAgainAtDeadline(status v1alpha1.StepStatus, step v1alpha1.RecoveryStep) {
+	if status.State == v1alpha1.StepSucceeded {
+		return
+	}
+	if step.Approve == nil {
+		s.lookAgainAfter(stepPoll)
+		return
+	}
+	if left := recovery.Deadline(status, step).Sub(s.now.Time); left >= 0 {
+		s.lookAgainAfter(left + time.Second)
+	}
+}
+
+// releaseStep lifts quarantine as a release step of the plan asks.
+func (s *scope) releaseStep(ctx context.Context, step v1alpha1.ReleaseStep) (recovery.Outcome, error) {
+	restore := step.HeldPods == v1alpha1.HeldPodRestore
+	if restore {
+		waiting, err := s.releasePods(ctx, func(p *v1alpha1.PodStatus) bool { return p.Namespace == s.incident.Namespace }, false)
+		if err != nil || waiting != "" {
+			return recovery.Outcome{Message: waiting}, err
+		}
+	}
+	lifted := 0
+	for i := range s.next.Revisions {
+		r := &s.next.Revisions[i]
+		mine := r.Workload.Namespace == s.incident.Namespace
+		if !mine || !restore && !recovery.RolledBack(s.next.Recovery.Plan, r.Workload) {
+			continue
+		}
+		if left := s.attachedPods(r); !restore && len(left) > 0 {
+			return recovery.Outcome{Message: "waits until pods of the compromised revision are gone: " + strings.Join(left, ", ")}, nil
+		}
+		waiting, err := s.liftRevision(ctx, r)
+		if err != nil || waiting != "" {
+			return recovery.Outcome{Message: waiting}, err
+		}
+		lifted++
+	}
+	return recovery.Outcome{Done: true, Message: fmt.Sprintf("%d revisions released; %d pods stay quarantined until the Incident is closed", lifted, len(s.heldPods()))}, nil
+}
+
+// attachedPods are the quarantined pods of the revision's workload that were not detached as evidence and still run.
+func (s *scope) attachedPods(r *v1alpha1.RevisionStatus) []string {
+	var out []string
+	for i := range s.next.Pods {
+		p := &s.next.Pods[i]
+		if p.Owner.UID == r.Workload.UID && p.Handling == v1alpha1.HandlingAttached && p.Verdict != v1alpha1.VerdictGone {
+			out = append(out, p.Name)
+		}
+	}
+	slices.Sort(out)
+	return out
+}

@@ -1,0 +1,126 @@
+package incident
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+
+	"cofferdam.dev/cofferdam/api/v1alpha1"
+	"cofferdam.dev/cofferdam/controllers/isolation"
+	"cofferdam.dev/cofferdam/controllers/journal"
+	"cofferdam.dev/cofferdam/controllers/target"
+)
+
+// scope is one pass over one Incident: what was read, and the status that the pass arrives at.
+type scope struct {
+	*Reconciler
+
+	// incident is the Incident as it was read; only its resourceVersion changes, when the finalizer is written.
+	incident *v1alpha1.Incident
+	// next is the status that is being built; it starts as a copy of what was persisted.
+	next    *v1alpha1.IncidentStatus
+	now     metav1.Time
+	journal *journal.Journal
+
+	// policy is the standing orders in force; set by admit.
+	policy v1alpha1.ContainmentPolicySpec
+	// problem says why the Incident, or a target that was added to it, is not accepted; set by admit.
+	problem *target.Problem
+	// blind says what could not be read; verdicts are then Unknown. Set by whoever fails to read.
+	blind error
+	// view is what the targets consist of; set by admit.
+	view *target.View
+	// policies are the NetworkPolicies in force by namespace, and foreign names, by namespace, objects of other policy APIs that may allow or deny
+	// what the evaluator cannot see; set by observe.
+	policies map[string][]*networkingv1.NetworkPolicy
+	foreign  map[string]string
+	// exceptions are the flows that the standing orders allow.
+	exceptions []isolation.Exception
+	// policiesInForce says that every deny policy was observed with the content it should have.
+	policiesInForce bool
+	// refusalsInForce says that the list of refused revisions is what it should be.
+	refusalsInForce bool
+	// planProblem and planReason say why the recovery plan cannot be executed; closeWait what closing waits for.
+	planReason, planProblem, closeWait string
+	// planned is what a dry run would write.
+	planned []v1alpha1.PlannedAction
+	// requeueAfter is when to look again though nothing has changed; zero for never.
+	requeueAfter time.Duration
+}
+
+func newScope(r *Reconciler, inc *v1alpha1.Incident) *scope {
+	now := metav1.NewTime(r.Clock.Now().Truncate(time.Second))
+	return &scope{
+		Reconciler: r,
+		incident:   inc,
+		next:       inc.Status.DeepCopy(),
+		now:        now,
+		journal:    journal.New(inc.Status.Journal, now, inc.Spec.Mode == v1alpha1.ModeDryRun),
+		foreign:    map[string]string{},
+		policies:   map[string][]*networkingv1.NetworkPolicy{},
+	}
+}
+
+func (s *scope) dryRun() bool { return s.incident.Spec.Mode == v1alpha1.ModeDryRun }
+
+// holds reports whether the Incident holds, or may hold, a quarantine.
+func (s *scope) holds() bool {
+	return controllerutil.ContainsFinalizer(s.incident, v1alpha1.HoldFinalizer)
+}
+
+// closing reports whether the goal is to lift the quarantine: nothing new is held any more.
+func (s *scope) closing() bool { return s.incident.Spec.Goal == v1alpha1.GoalClose }
+
+// Write performs a write, or in a dry run only notes what would be written.
+func (s *scope) Write(ctx context.Context, op v1alpha1.PlannedAction, fn func(context.Context, client.Client) error) error {
+	if s.dryRun() {
+		s.planned = append(s.planned, op)
+		return nil
+	}
+	if err := fn(ctx, s.Client); err != nil {
+		return fmt.Errorf("%s %s %s: %w", op.Verb, op.Object.Kind, client.ObjectKey{Namespace: op.Object.Namespace, Name: op.Object.Name}, err)
+	}
+	return nil
+}
+
+// lookAgainAfter asks for another pass at the latest after d.
+func (s *scope) lookAgainAfter(d time.Duration) {
+	if s.requeueAfter == 0 || d < s.requeueAfter {
+		s.requeueAfter = max(d, time.Second)
+	}
+}
+
+// namespaces are the namespaces of the resolved targets, sorted.
+func (s *scope) namespaces() []string {
+	return namespacesOf(s.next.Targets)
+}
+
+func namespacesOf(targets []v1alpha1.ResolvedTarget) []string {
+	var out []string
+	for _, t := range targets {
+		if !slices.Contains(out, t.Namespace) {
+			out = append(out, t.Namespace)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// live returns the pod of a status entry if it still exists, by UID.
+func (s *scope) live(p *v1alpha1.PodStatus) *corev1.Pod {
+	if s.view == nil {
+		return nil
+	}
+	return s.view.All[p.UID]
+}
+
+func podRef(p *v1alpha1.PodStatus) v1alpha1.ObjectRef {
+	return v1alpha1.ObjectRef{Kind: "Pod", Namespace: p.Namespace, Name: p.Name, UID: p.UID}
+}

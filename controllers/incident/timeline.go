@@ -1,0 +1,163 @@
+package incident
+
+import (
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"cofferdam.dev/cofferdam/api/v1alpha1"
+)
+
+// keepFirst is how many of the oldest entries stay when the timeline is full: how it began is never forgotten.
+const keepFirst = 10
+
+// turn is one thing that changed between two statuses, for the timeline and for an Event.
+type turn struct {
+	reason, message string
+	warning         bool
+}
+
+func (t turn) eventType() string {
+	if t.warning {
+		return corev1.EventTypeWarning
+	}
+	return corev1.EventTypeNormal
+}
+
+// turns compares two statuses. What happened is derived from what is recorded, so that a crash between the two loses nothing.
+func turns(old, next *v1alpha1.IncidentStatus) []turn {
+	var out []turn
+	out = append(out, conditionTurns(old, next)...)
+	out = append(out, podTurns(old, next)...)
+	out = append(out, evidenceTurns(old, next)...)
+	out = append(out, recoveryTurns(old, next)...)
+	return out
+}
+
+func conditionTurns(old, next *v1alpha1.IncidentStatus) []turn {
+	var out []turn
+	for _, kind := range []string{
+		v1alpha1.ConditionAccepted, v1alpha1.ConditionContained, v1alpha1.ConditionEvidenceCollected, v1alpha1.ConditionRecovered, v1alpha1.ConditionReleased,
+	} {
+		was, is := apimeta.FindStatusCondition(old.Conditions, kind), apimeta.FindStatusCondition(next.Conditions, kind)
+		if is == nil || was != nil && was.Status == is.Status && was.Reason == is.Reason {
+			continue
+		}
+		if quiet := was == nil && is.Status != metav1.ConditionTrue && kind != v1alpha1.ConditionAccepted; quiet {
+			continue // the state in which every Incident begins is no news
+		}
+		t := turn{reason: kind + "_" + is.Reason, message: is.Message}
+		switch {
+		case is.Status == metav1.ConditionTrue:
+			t.reason = kind
+		case is.Reason == v1alpha1.ReasonCollecting, is.Reason == v1alpha1.ReasonIsolating, is.Reason == v1alpha1.ReasonStepsRunning, is.Reason == v1alpha1.ReasonHeld:
+			continue
+		default:
+			t.warning = is.Reason != v1alpha1.ReasonLifted && is.Reason != v1alpha1.ReasonPartlyReleased && is.Reason != v1alpha1.ReasonReleasing
+		}
+		out = append(out, t)
+	}
+	return out
+}
+
+func podTurns(old, next *v1alpha1.IncidentStatus) []turn {
+	was := map[string]v1alpha1.PodStatus{}
+	for _, p := range old.Pods {
+		was[p.UID] = p
+	}
+	var out []turn
+	for _, p := range next.Pods {
+		before, name := was[p.UID], p.Namespace+"/"+p.Name
+		if p.Handling != before.Handling {
+			switch p.Handling {
+			case v1alpha1.HandlingDetached, v1alpha1.HandlingAttached:
+				out = append(out, turn{reason: "PodQuarantined", message: fmt.Sprintf("Pod %s is quarantined (%s)", name, p.Handling)})
+			case v1alpha1.HandlingReleased:
+				out = append(out, turn{reason: "PodReleased", message: fmt.Sprintf("Pod %s is released", name)})
+			case v1alpha1.HandlingPending, v1alpha1.HandlingUntouched:
+			}
+		}
+		if p.Verdict == before.Verdict || p.Handling == v1alpha1.HandlingPending {
+			continue
+		}
+		switch p.Verdict {
+		case v1alpha1.VerdictIsolated:
+			out = append(out, turn{reason: "PodIsolated", message: fmt.Sprintf("Pod %s is proven isolated", name)})
+		case v1alpha1.VerdictLeaking:
+			out = append(out, turn{reason: "PodLeaking", message: fmt.Sprintf("Pod %s leaks: %s", name, p.Message), warning: true})
+		case v1alpha1.VerdictNotEnforceable:
+			out = append(out, turn{reason: "PodNotEnforceable", message: fmt.Sprintf("Pod %s cannot be isolated: %s", name, p.Message), warning: true})
+		case v1alpha1.VerdictUnknown:
+			out = append(out, turn{reason: "PodUnknown", message: fmt.Sprintf("Pod %s: %s", name, p.Message), warning: true})
+		case v1alpha1.VerdictGone:
+			out = append(out, turn{reason: "PodGone", message: fmt.Sprintf("Pod %s is gone", name)})
+		case v1alpha1.VerdictReleased:
+		}
+	}
+	return out
+}
+
+func evidenceTurns(old, next *v1alpha1.IncidentStatus) []turn {
+	was := map[string]v1alpha1.EvidenceState{}
+	for _, e := range old.Evidence {
+		was[e.ID] = e.State
+	}
+	var out []turn
+	for _, e := range next.Evidence {
+		if was[e.ID] == e.State {
+			continue
+		}
+		subject := fmt.Sprintf("%s %s/%s", e.Subject.Kind, e.Subject.Namespace, e.Subject.Name)
+		switch e.State {
+		case v1alpha1.EvidenceCollected:
+			out = append(out, turn{reason: "EvidenceSafe", message: fmt.Sprintf("%s of %s: %s", e.Type, subject, e.Location)})
+		case v1alpha1.EvidenceGap:
+			out = append(out, turn{reason: "EvidenceGap", message: fmt.Sprintf("%s of %s: %s", e.Type, subject, e.Message), warning: true})
+		case v1alpha1.EvidencePending:
+		}
+	}
+	return out
+}
+
+func recoveryTurns(old, next *v1alpha1.IncidentStatus) []turn {
+	if next.Recovery == nil {
+		return nil
+	}
+	var out []turn
+	was := map[string]v1alpha1.StepState{}
+	if old.Recovery == nil {
+		out = append(out, turn{reason: "RecoveryStarted", message: fmt.Sprintf("RecoveryPlan %s is executed (%s)", next.Recovery.PlanName, next.Recovery.PlanDigest)})
+	} else {
+		for _, st := range old.Recovery.Steps {
+			was[st.Name] = st.State
+		}
+	}
+	for _, st := range next.Recovery.Steps {
+		if was[st.Name] == st.State {
+			continue
+		}
+		switch st.State {
+		case v1alpha1.StepRunning:
+			out = append(out, turn{reason: "StepStarted", message: fmt.Sprintf("step %s has started: %s", st.Name, st.Message)})
+		case v1alpha1.StepSucceeded:
+			out = append(out, turn{reason: "StepSucceeded", message: fmt.Sprintf("step %s has succeeded: %s", st.Name, st.Message)})
+		case v1alpha1.StepOverdue:
+			out = append(out, turn{reason: "StepOverdue", message: fmt.Sprintf("step %s is overdue: %s", st.Name, st.Message), warning: true})
+		case v1alpha1.StepPending:
+		}
+	}
+	return out
+}
+
+// extend adds turns to a timeline and keeps it bounded.
+func extend(timeline []v1alpha1.TimelineEntry, added []turn, now metav1.Time) []v1alpha1.TimelineEntry {
+	for _, t := range added {
+		timeline = append(timeline, v1alpha1.TimelineEntry{At: now, Reason: t.reason, Message: clip(t.message, 512)})
+	}
+	if excess := len(timeline) - v1alpha1.MaxTimelineLength; excess > 0 {
+		timeline = append(timeline[:keepFirst:keepFirst], timeline[keepFirst+excess:]...)
+	}
+	return timeline
+}

@@ -1,0 +1,263 @@
+package recovery
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"cofferdam.dev/cofferdam/api/v1alpha1"
+	"cofferdam.dev/cofferdam/controllers/measure"
+)
+
+// +kubebuilder:rbac:groups=apps,resources=deployments;statefulsets;daemonsets,verbs=patch
+// +kubebuilder:rbac:groups=batch,resources=cronjobs,verbs=patch
+// +kubebuilder:rbac:groups="",resources=pods,verbs=delete
+
+// rollBackImages brings pod templates to known-good images, and believes only the pods.
+type rollBackImages struct{}
+
+func (rollBackImages) Run(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep) (Outcome, error) {
+	if why := unsettled(x); why != "" {
+		return waiting("%s", why), nil
+	}
+	var notYet, ready []string
+	for _, ref := range step.RollBackImages.Workloads {
+		out, err := rollBack(ctx, x, ref, step.RollBackImages.BlockedReplacements)
+		if err != nil {
+			return Outcome{}, err
+		}
+		if out.Done {
+			ready = append(ready, out.Message)
+		} else {
+			notYet = append(notYet, out.Message)
+		}
+	}
+	if len(notYet) > 0 {
+		return waiting("waits: %s", strings.Join(notYet, "; ")), nil
+	}
+	return done("%s", strings.Join(ready, "; ")), nil
+}
+
+// unsettled says which evidence is still being collected: a rollout deletes pods, and nothing is destroyed before its evidence is settled.
+func unsettled(x *Execution) string {
+	n := 0
+	for _, e := range x.Evidence {
+		if e.State == v1alpha1.EvidencePending {
+			n++
+		}
+	}
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf("waits for %d evidence items to be collected or declared as gaps; see status.evidence", n)
+}
+
+func rollBack(ctx context.Context, x *Execution, ref v1alpha1.WorkloadRef, blocked v1alpha1.BlockedReplacement) (Outcome, error) {
+	w, why, err := readWorkload(ctx, x.Reader, x.Incident.Namespace, ref)
+	if err != nil {
+		return Outcome{}, err
+	}
+	if w == nil {
+		return waiting("%s", why), nil
+	}
+	good := knownGood(x.Plan, string(ref.Kind), ref.Name)
+	if good == nil {
+		return waiting("%s %s has no known-good images in the plan", ref.Kind, ref.Name), nil
+	}
+	patch, detail, impossible := w.change(*good, string(x.Incident.UID))
+	switch {
+	case impossible != "":
+		return waiting("%s", impossible), nil
+	case patch != nil:
+		return applyChange(ctx, x, w, patch, detail)
+	}
+	x.Journal.Done(v1alpha1.ActionRollBackImages, w.ref)
+	if w.hashLabel == "" {
+		return done("%s %s has known-good images", ref.Kind, ref.Name), nil
+	}
+	if err := unblock(ctx, x, w, blocked); err != nil {
+		return Outcome{}, err
+	}
+	return judge(x, w, *good), nil
+}
+
+func applyChange(ctx context.Context, x *Execution, w *workload, patch []byte, detail string) (Outcome, error) {
+	out := waiting("%s %s is about to get its known-good images", w.ref.Kind, w.ref.Name)
+	if !x.Journal.Intend(v1alpha1.ActionRollBackImages, w.ref, detail) {
+		return out, nil
+	}
+	op := v1alpha1.PlannedAction{Verb: "patch", Object: w.ref, Detail: detail}
+	err := x.Writer.Write(ctx, op, func(ctx context.Context, c client.Client) error {
+		return c.Patch(ctx, w.object, client.RawPatch(types.StrategicMergePatchType, patch))
+	})
+	if err != nil {
+		return Outcome{}, fmt.Errorf("rolling back the images of %s %s/%s: %w", w.ref.Kind, w.ref.Namespace, w.ref.Name, err)
+	}
+	return out, nil
+}
+
+// judge believes only pods: every pod of the workload has to be of the new revision, ready, and report the known-good digests. What the controller
+// says is not enough: with OnDelete or a partition it reports success while compromised pods still run.
+func judge(x *Execution, w *workload, good v1alpha1.KnownGoodImages) Outcome {
+	name := w.ref.Kind + " " + w.ref.Name
+	switch {
+	case w.paused:
+		return waiting("%s is paused: resume its rollout (kubectl rollout resume)", name)
+	case !w.observed || w.hash == "":
+		return waiting("%s: its controller has not yet seen the change", name)
+	}
+	var old, notReady []string
+	proven := int32(0)
+	for _, p := range workloadPods(x.All, w) {
+		switch {
+		case p.Labels[w.hashLabel] != w.hash:
+			old = append(old, p.Name)
+		default:
+			if why := unproven(p, good); why != "" {
+				notReady = append(notReady, p.Name+" "+why)
+			} else {
+				proven++
+			}
+		}
+	}
+	switch {
+	case len(old) > 0:
+		return waiting("%s: pods of an old revision still run: %s", name, strings.Join(old, ", "))
+	case len(notReady) > 0:
+		return waiting("%s: %s", name, strings.Join(notReady, ", "))
+	case proven < w.wanted:
+		return waiting("%s: %d of %d pods run the known-good images%s", name, proven, w.wanted, blockers(x, w))
+	}
+	return done("%s: %d pods run revision %s with the known-good digests", name, proven, w.hash)
+}
+
+// unproven says why a pod of the new revision does not count yet, or "".
+func unproven(pod *corev1.Pod, good v1alpha1.KnownGoodImages) string {
+	if !pod.DeletionTimestamp.IsZero() {
+		return "is being deleted"
+	}
+	isReady := slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+	})
+	if !isReady {
+		return "is not ready"
+	}
+	statuses := slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses)
+	for _, want := range good.Containers {
+		i := slices.IndexFunc(statuses, func(s corev1.ContainerStatus) bool { return s.Name == want.Name })
+		if i < 0 {
+			return "reports no status of container " + want.Name
+		}
+		if got := digestOf(statuses[i].ImageID); got != digestOf(want.Image) {
+			return fmt.Sprintf("reports digest %q for container %s, not %s", got, want.Name, digestOf(want.Image))
+		}
+	}
+	return ""
+}
+
+// digestOf returns the part of an image reference, or of an imageID, behind the "@".
+func digestOf(image string) string {
+	if _, digest, ok := strings.Cut(image, "@"); ok {
+		return digest
+	}
+	return image
+}
+
+// workloadPods are the pods that the workload owns now. Quarantined pods that were detached are not among them.
+func workloadPods(all map[string]*corev1.Pod, w *workload) []*corev1.Pod {
+	var out []*corev1.Pod
+	for _, p := range all {
+		owner := metav1.GetControllerOf(p)
+		if p.Namespace == w.ref.Namespace && owner != nil && slices.Contains(w.owners, string(owner.UID)) {
+			out = append(out, p)
+		}
+	}
+	slices.SortFunc(out, func(a, b *corev1.Pod) int { return strings.Compare(a.Name, b.Name) })
+	return out
+}
+
+// blocking are the quarantined pods of a StatefulSet whose names their replacements need: the controller gets AlreadyExists for as long as they
+// exist.
+func blocking(x *Execution, w *workload) []*corev1.Pod {
+	if w.ref.Kind != "StatefulSet" {
+		return nil
+	}
+	var out []*corev1.Pod
+	for _, s := range x.Pods {
+		p := x.All[s.UID]
+		if s.Owner.UID == w.ref.UID && p != nil && metav1.GetControllerOf(p) == nil && measure.Holds(p, x.Incident.UID) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+func blockers(x *Execution, w *workload) string {
+	var names []string
+	for _, p := range blocking(x, w) {
+		names = append(names, p.Name)
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("; quarantined pods hold the names of their replacements: %s; delete them when their evidence suffices", strings.Join(names, ", "))
+}
+
+// unblock deletes quarantined pods that hold the names of their replacements, once nothing would be lost by it.
+func unblock(ctx context.Context, x *Execution, w *workload, how v1alpha1.BlockedReplacement) error {
+	if how == v1alpha1.BlockedReplacementWait {
+		return nil
+	}
+	for _, p := range blocking(x, w) {
+		if !p.DeletionTimestamp.IsZero() || !complete(x.Evidence, string(p.UID)) || len(measure.HeldByOthers(p, x.Incident.UID)) > 0 {
+			continue
+		}
+		ref := v1alpha1.ObjectRef{Kind: "Pod", Namespace: p.Namespace, Name: p.Name, UID: string(p.UID)}
+		if err := DeletePod(ctx, x, ref, "it holds the name that its replacement needs; its evidence is complete"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// DeletePod deletes exactly this pod, once the intent is durable.
+func DeletePod(ctx context.Context, x *Execution, ref v1alpha1.ObjectRef, why string) error {
+	if !x.Journal.Intend(v1alpha1.ActionDeletePod, ref, why) {
+		return nil
+	}
+	op := v1alpha1.PlannedAction{Verb: "delete", Object: ref, Detail: why}
+	return x.Writer.Write(ctx, op, func(ctx context.Context, c client.Client) error {
+		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: ref.Namespace, Name: ref.Name}}
+		uid := types.UID(ref.UID)
+		err := c.Delete(ctx, pod, client.Preconditions{UID: &uid})
+		if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+			return nil // gone, or replaced by a namesake: the next pass sees which.
+		}
+		if err != nil {
+			return fmt.Errorf("deleting Pod %s/%s: %w", ref.Namespace, ref.Name, err)
+		}
+		return nil
+	})
+}
+
+// complete reports whether every evidence item of the pod is collected, and there is at least one.
+func complete(items []v1alpha1.EvidenceItem, podUID string) bool {
+	n := 0
+	for _, e := range items {
+		if !slices.Contains(e.Pods, podUID) {
+			continue
+		}
+		if e.State != v1alpha1.EvidenceCollected {
+			return false
+		}
+		n++
+	}
+	return n > 0
+}

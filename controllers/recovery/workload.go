@@ -1,0 +1,196 @@
+package recovery
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"cofferdam.dev/cofferdam/api/v1alpha1"
+)
+
+// workload is a workload whose images a plan rolls back, in the terms in which every kind is judged.
+type workload struct {
+	ref      v1alpha1.ObjectRef
+	object   client.Object
+	template *corev1.PodTemplateSpec
+	// path leads to the template in the object.
+	path []string
+	// observed says that the workload's controller has seen the current spec.
+	observed bool
+	// paused says that the rollout is paused.
+	paused bool
+	// wanted is the number of pods that have to run; for a CronJob none.
+	wanted int32
+	// hash is the revision hash of the pods of the current template, "" while it is not known; hashLabel is the label that carries it.
+	hash, hashLabel string
+	// owners are the UIDs of the objects that own the workload's pods.
+	owners []string
+}
+
+// readWorkload reads the workload. It returns nil and why when there is nothing that could be rolled back.
+func readWorkload(ctx context.Context, r client.Reader, ns string, w v1alpha1.WorkloadRef) (*workload, string, error) {
+	key := client.ObjectKey{Namespace: ns, Name: w.Name}
+	var (
+		out *workload
+		err error
+	)
+	switch string(w.Kind) {
+	case "Deployment":
+		out, err = readDeployment(ctx, r, key)
+	case "StatefulSet":
+		out, err = readStatefulSet(ctx, r, key)
+	case "DaemonSet":
+		out, err = readDaemonSet(ctx, r, key)
+	case "CronJob":
+		out, err = readCronJob(ctx, r, key)
+	default:
+		return nil, fmt.Sprintf("%s is not a kind that can be rolled back", w.Kind), nil
+	}
+	if apierrors.IsNotFound(err) {
+		return nil, fmt.Sprintf("%s %s does not exist: create it, or correct the plan", w.Kind, key), nil
+	}
+	if err != nil {
+		return nil, "", fmt.Errorf("reading %s %s: %w", w.Kind, key, err)
+	}
+	out.ref = v1alpha1.ObjectRef{Kind: string(w.Kind), Namespace: ns, Name: w.Name, UID: string(out.object.GetUID())}
+	return out, "", nil
+}
+
+func readDeployment(ctx context.Context, r client.Reader, key client.ObjectKey) (*workload, error) {
+	var d appsv1.Deployment
+	if err := r.Get(ctx, key, &d); err != nil {
+		return nil, err
+	}
+	out := &workload{
+		object: &d, template: &d.Spec.Template, path: []string{"spec", "template"}, paused: d.Spec.Paused,
+		observed: d.Status.ObservedGeneration >= d.Generation, wanted: orOne(d.Spec.Replicas), hashLabel: appsv1.DefaultDeploymentUniqueLabelKey,
+	}
+	var sets appsv1.ReplicaSetList
+	if err := r.List(ctx, &sets, client.InNamespace(key.Namespace)); err != nil {
+		return nil, err
+	}
+	for i := range sets.Items {
+		rs := &sets.Items[i]
+		if owner := metav1.GetControllerOf(rs); owner == nil || owner.UID != d.UID {
+			continue
+		}
+		out.owners = append(out.owners, string(rs.UID))
+		if sameTemplate(&rs.Spec.Template, &d.Spec.Template) {
+			out.hash = rs.Labels[appsv1.DefaultDeploymentUniqueLabelKey]
+		}
+	}
+	return out, nil
+}
+
+// sameTemplate reports whether a ReplicaSet was made from the Deployment's current template: it carries the same mark and the same images. The mark
+// is unique to the Incident, so that two revisions that carry it can only differ in images.
+func sameTemplate(a, b *corev1.PodTemplateSpec) bool {
+	if a.Annotations[v1alpha1.RecoveredByAnnotation] != b.Annotations[v1alpha1.RecoveredByAnnotation] {
+		return false
+	}
+	image := func(c corev1.Container) string { return c.Name + "=" + c.Image }
+	return slices.EqualFunc(a.Spec.Containers, b.Spec.Containers, func(x, y corev1.Container) bool { return image(x) == image(y) }) &&
+		slices.EqualFunc(a.Spec.InitContainers, b.Spec.InitContainers, func(x, y corev1.Container) bool { return image(x) == image(y) })
+}
+
+func readStatefulSet(ctx context.Context, r client.Reader, key client.ObjectKey) (*workload, error) {
+	var s appsv1.StatefulSet
+	if err := r.Get(ctx, key, &s); err != nil {
+		return nil, err
+	}
+	return &workload{
+		object: &s, template: &s.Spec.Template, path: []string{"spec", "template"}, owners: []string{string(s.UID)},
+		observed: s.Status.ObservedGeneration >= s.Generation, wanted: orOne(s.Spec.Replicas),
+		hash: s.Status.UpdateRevision, hashLabel: appsv1.ControllerRevisionHashLabelKey,
+	}, nil
+}
+
+func readDaemonSet(ctx context.Context, r client.Reader, key client.ObjectKey) (*workload, error) {
+	var d appsv1.DaemonSet
+	if err := r.Get(ctx, key, &d); err != nil {
+		return nil, err
+	}
+	out := &workload{
+		object: &d, template: &d.Spec.Template, path: []string{"spec", "template"}, owners: []string{string(d.UID)},
+		observed: d.Status.ObservedGeneration >= d.Generation, wanted: d.Status.DesiredNumberScheduled, hashLabel: appsv1.ControllerRevisionHashLabelKey,
+	}
+	var revisions appsv1.ControllerRevisionList
+	if err := r.List(ctx, &revisions, client.InNamespace(key.Namespace)); err != nil {
+		return nil, err
+	}
+	newest := int64(-1)
+	for i := range revisions.Items {
+		rev := &revisions.Items[i]
+		if owner := metav1.GetControllerOf(rev); owner != nil && owner.UID == d.UID && rev.Revision > newest {
+			newest, out.hash = rev.Revision, rev.Labels[appsv1.ControllerRevisionHashLabelKey]
+		}
+	}
+	return out, nil
+}
+
+func readCronJob(ctx context.Context, r client.Reader, key client.ObjectKey) (*workload, error) {
+	var c batchv1.CronJob
+	if err := r.Get(ctx, key, &c); err != nil {
+		return nil, err
+	}
+	return &workload{
+		object: &c, template: &c.Spec.JobTemplate.Spec.Template, path: []string{"spec", "jobTemplate", "spec", "template"}, observed: true,
+	}, nil
+}
+
+// change returns the patch that brings the template to the known-good images, what it changes in words, and why it cannot be made. The patch is empty
+// when the template is there already. It is a strategic merge patch of our own fields only: everything else in the template stays.
+func (w *workload) change(good v1alpha1.KnownGoodImages, incidentUID string) (patch []byte, detail, impossible string) {
+	lists := map[string]any{}
+	var changes []string
+	for _, want := range good.Containers {
+		c := container(&w.template.Spec, want.Name)
+		if c == nil {
+			return nil, "", fmt.Sprintf("%s %s/%s has no container %s: correct the plan", w.ref.Kind, w.ref.Namespace, w.ref.Name, want.Name)
+		}
+		list := "containers"
+		if isInit(&w.template.Spec, want.Name) {
+			list = "initContainers"
+		}
+		entries, _ := lists[list].([]any)
+		lists[list] = append(entries, map[string]any{"name": want.Name, "image": want.Image})
+		changes = append(changes, fmt.Sprintf("%s: %s -> %s", want.Name, c.Image, want.Image))
+	}
+	if w.template.Annotations[v1alpha1.RecoveredByAnnotation] == incidentUID && imagesMatch(good, &w.template.Spec) {
+		return nil, "", ""
+	}
+	var body any = map[string]any{
+		"metadata": map[string]any{"annotations": map[string]any{v1alpha1.RecoveredByAnnotation: incidentUID}},
+		"spec":     lists,
+	}
+	for _, field := range slices.Backward(w.path) {
+		body = map[string]any{field: body}
+	}
+	// The UID makes the API server refuse the patch for a namesake.
+	body.(map[string]any)["metadata"] = map[string]any{"uid": w.ref.UID}
+	raw, err := json.Marshal(body)
+	if err != nil {
+		return nil, "", fmt.Sprintf("the patch cannot be encoded: %v", err)
+	}
+	return raw, strings.Join(changes, "; "), ""
+}
+
+func isInit(spec *corev1.PodSpec, name string) bool {
+	return slices.ContainsFunc(spec.InitContainers, func(c corev1.Container) bool { return c.Name == name })
+}
+
+func orOne(replicas *int32) int32 {
+	if replicas == nil {
+		return 1
+	}
+	return *replicas
+}

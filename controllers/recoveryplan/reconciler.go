@@ -1,0 +1,75 @@
+// Package recoveryplan keeps the status of a RecoveryPlan true: whether it would work today. It never acts.
+package recoveryplan
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+
+	"cofferdam.dev/cofferdam/api/v1alpha1"
+	"cofferdam.dev/cofferdam/controllers/recovery"
+)
+
+// +kubebuilder:rbac:groups=containment.cofferdam.dev,resources=recoveryplans,verbs=get;list;watch
+// +kubebuilder:rbac:groups=containment.cofferdam.dev,resources=recoveryplans/status,verbs=update
+
+// recheck is how often workloads are looked up again; they are not watched.
+const recheck = 5 * time.Minute
+
+// Reconciler reconciles RecoveryPlans.
+type Reconciler struct {
+	Client client.Client
+	Clock  clock.PassiveClock
+}
+
+// SetupWithManager registers the reconciler.
+func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, opts controller.Options) error {
+	return ctrl.NewControllerManagedBy(mgr).Named("recoveryplan").WithOptions(opts).For(&v1alpha1.RecoveryPlan{}).Complete(r)
+}
+
+// Reconcile looks whether the plan would work today.
+func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	var plan v1alpha1.RecoveryPlan
+	if err := r.Client.Get(ctx, req.NamespacedName, &plan); err != nil {
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	ready, err := r.judge(ctx, &plan)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	ready.Type = v1alpha1.ConditionReady
+	ready.ObservedGeneration = plan.Generation
+	ready.LastTransitionTime = metav1.NewTime(r.Clock.Now().Truncate(time.Second))
+	updated := plan.DeepCopy()
+	apimeta.SetStatusCondition(&updated.Status.Conditions, ready)
+	updated.Status.ObservedGeneration = plan.Generation
+	if !equality.Semantic.DeepEqual(plan.Status, updated.Status) {
+		if err := r.Client.Status().Update(ctx, updated); err != nil {
+			return ctrl.Result{}, fmt.Errorf("writing the status of RecoveryPlan %s: %w", req, client.IgnoreNotFound(err))
+		}
+	}
+	return ctrl.Result{RequeueAfter: recheck}, nil
+}
+
+func (r *Reconciler) judge(ctx context.Context, plan *v1alpha1.RecoveryPlan) (metav1.Condition, error) {
+	if reason, why := recovery.Unusable(plan.Spec); why != "" {
+		return metav1.Condition{Status: metav1.ConditionFalse, Reason: reason, Message: why}, nil
+	}
+	why, err := recovery.MissingWorkload(ctx, r.Client, plan)
+	if err != nil {
+		return metav1.Condition{}, err
+	}
+	if why != "" {
+		return metav1.Condition{Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonUnknownWorkload, Message: why}, nil
+	}
+	return metav1.Condition{Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonPlanUsable,
+		Message: fmt.Sprintf("%d steps are in order; every workload and container exists", len(plan.Spec.Steps))}, nil
+}
