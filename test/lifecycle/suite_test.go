@@ -1,0 +1,63 @@
+// Package lifecycle tests an Incident from declaration to close on a real API server with the real controllers of Kubernetes, and with the operator's
+// own permissions.
+package lifecycle
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	"k8s.io/apimachinery/pkg/util/rand"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"cofferdam.dev/cofferdam/api/v1alpha1"
+	"cofferdam.dev/cofferdam/test/cluster"
+	"cofferdam.dev/cofferdam/test/operator"
+	"cofferdam.dev/cofferdam/test/scenario"
+)
+
+var server *cluster.Cluster
+
+func TestLifecycle(t *testing.T) {
+	RegisterFailHandler(Fail)
+	log.SetLogger(GinkgoLogr)
+	RunSpecs(t, "Lifecycle")
+}
+
+var _ = BeforeSuite(func(ctx context.Context) {
+	var err error
+	server, err = cluster.Start(ctx)
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(func() error { return server.Stop() })
+	Expect(server.Install(ctx, "external")).To(Succeed())
+	running, err := operator.Start(ctx, server.OperatorConfig(), operator.Options{})
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(running.Stop)
+}, NodeTimeout(5*time.Minute))
+
+// openShop opens a shop in a namespace of its own, governed by a policy of its own.
+func openShop(ctx context.Context, changes ...func(*v1alpha1.ContainmentPolicy)) *scenario.Shop {
+	GinkgoHelper()
+	name := "shop-" + rand.String(6)
+	shop, err := scenario.Open(ctx, server, name)
+	Expect(err).NotTo(HaveOccurred())
+	Expect(shop.Admin.Create(ctx, scenario.Policy(name, changes...))).To(Succeed())
+	DeferCleanup(func(ctx context.Context) {
+		if CurrentSpecReport().Failed() {
+			out, _ := server.Kubectl("get", "incidents", "-n", name, "-o", "yaml")
+			fmt.Fprintln(GinkgoWriter, string(out))
+		}
+	})
+	return shop
+}
+
+// await waits for an Incident.
+func await(ctx context.Context, shop *scenario.Shop, name, what string, ok func(*v1alpha1.Incident) bool) *v1alpha1.Incident {
+	GinkgoHelper()
+	inc, err := shop.Await(ctx, name, what, ok)
+	Expect(err).NotTo(HaveOccurred())
+	return inc
+}

@@ -1,0 +1,261 @@
+// Package scenario is the story that several suites tell: a small shop of which a part is compromised, and the people who deal with it.
+package scenario
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"cofferdam.dev/cofferdam/api/v1alpha1"
+	"cofferdam.dev/cofferdam/controllers"
+	"cofferdam.dev/cofferdam/test/builder"
+	"cofferdam.dev/cofferdam/test/cluster"
+)
+
+// BadImage is the image of the compromised revision.
+const BadImage = "registry.k8s.io/pause:3.10@sha256:ee6521f290b2168b6e0935a181d4cff9be1ac3f505666ef0e3c98fae8199917a"
+
+// Patience bounds every wait. It is a limit against hanging, not an expectation: nothing passes or fails by being fast.
+const Patience = 2 * time.Minute
+
+// Names in the shop.
+const (
+	Web      = "web"
+	DB       = "db"
+	Clean    = "blog"
+	PlanName = "bring-back"
+)
+
+// Shop is one namespace with an application, and people with roles in it.
+type Shop struct {
+	Namespace string
+	// Admin is the cluster's administrator; Responder and Approver hold the roles of config/rbac in the namespace.
+	Admin, Responder, Approver client.Client
+	// ResponderName and ApproverName are their user names.
+	ResponderName, ApproverName string
+}
+
+// Open creates the namespace, the people, the application and a RecoveryPlan, and waits until the application runs.
+func Open(ctx context.Context, server *cluster.Cluster, namespace string) (*Shop, error) {
+	s := &Shop{Namespace: namespace, ResponderName: namespace + "-responder", ApproverName: namespace + "-approver"}
+	var err error
+	if s.Admin, err = client.New(server.RESTConfig, client.Options{Scheme: controllers.NewScheme()}); err != nil {
+		return nil, err
+	}
+	if s.Responder, err = client.New(server.Impersonate(s.ResponderName), client.Options{Scheme: controllers.NewScheme()}); err != nil {
+		return nil, err
+	}
+	if s.Approver, err = client.New(server.Impersonate(s.ApproverName), client.Options{Scheme: controllers.NewScheme()}); err != nil {
+		return nil, err
+	}
+	for _, obj := range s.objects() {
+		if err := s.Admin.Create(ctx, obj); err != nil {
+			return nil, fmt.Errorf("create %T %s: %w", obj, obj.GetName(), err)
+		}
+	}
+	return s, s.WaitRunning(ctx)
+}
+
+func (s *Shop) objects() []client.Object {
+	db := builder.StatefulSet(s.Namespace, DB, BadImage, 1)
+	db.Spec.Template.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "data", MountPath: "/data"}}
+	db.Spec.VolumeClaimTemplates = []corev1.PersistentVolumeClaim{{
+		ObjectMeta: metav1.ObjectMeta{Name: "data"},
+		Spec: corev1.PersistentVolumeClaimSpec{
+			AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+			Resources:   corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}},
+		},
+	}}
+	return []client.Object{
+		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: s.Namespace, Labels: map[string]string{"shop": s.Namespace}}},
+		s.binding(s.ResponderName, "cofferdam-responder"),
+		s.binding(s.ApproverName, "cofferdam-approver"),
+		builder.Deployment(s.Namespace, Web, BadImage, 2),
+		db,
+		builder.Deployment(s.Namespace, Clean, builder.GoodImage, 1),
+		&corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: s.Namespace, Name: Web}, Spec: corev1.ServiceSpec{
+			Selector: map[string]string{"app": Web}, Ports: []corev1.ServicePort{{Port: 80}},
+		}},
+		s.Plan(),
+	}
+}
+
+func (s *Shop) binding(user, role string) *rbacv1.RoleBinding {
+	return &rbacv1.RoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Namespace: s.Namespace, Name: user},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role},
+		Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: user}},
+	}
+}
+
+// Plan brings back the database, then the web tier, looks at both, asks, and releases.
+func (s *Shop) Plan() *v1alpha1.RecoveryPlan {
+	ref := func(kind v1alpha1.RecoverableKind, name string) v1alpha1.WorkloadRef {
+		return v1alpha1.WorkloadRef{Kind: kind, Name: name}
+	}
+	web := builder.RollBack("web", ref("Deployment", Web))
+	web.DependsOn = []string{"db"}
+	plan := builder.Plan(s.Namespace, PlanName,
+		builder.RollBack("db", ref("StatefulSet", DB)),
+		web,
+		builder.Verify("healthy", "apps/v1", "Deployment", Web, "object.status.readyReplicas == 2", "web"),
+		builder.Approve("sign-off", "healthy"),
+		builder.Release("let-go", "sign-off"),
+	)
+	plan.Spec.Images = []v1alpha1.KnownGoodImages{
+		builder.KnownGood("Deployment", Web, "app", builder.GoodImage),
+		builder.KnownGood("StatefulSet", DB, "app", builder.GoodImage),
+	}
+	return plan
+}
+
+// Targets are the compromised workloads of the shop.
+func Targets() []v1alpha1.Target {
+	return []v1alpha1.Target{
+		builder.Target(v1alpha1.TargetDeployment, "", Web),
+		builder.Target(v1alpha1.TargetStatefulSet, "", DB),
+	}
+}
+
+// Policy governs the Incidents of one namespace, so that suites can share a control plane.
+func Policy(namespace string, changes ...func(*v1alpha1.ContainmentPolicy)) *v1alpha1.ContainmentPolicy {
+	only := func(p *v1alpha1.ContainmentPolicy) {
+		p.Spec.AppliesTo.NamespaceSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"shop": namespace}}
+	}
+	return builder.Policy(namespace, append([]func(*v1alpha1.ContainmentPolicy){only}, changes...)...)
+}
+
+// AllowAll is an unrelated policy that allows everything to and from the pods it selects.
+func AllowAll(namespace, name string, selector metav1.LabelSelector) *networkingv1.NetworkPolicy {
+	return &networkingv1.NetworkPolicy{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
+		Spec: networkingv1.NetworkPolicySpec{
+			PodSelector: selector,
+			PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress},
+			Ingress:     []networkingv1.NetworkPolicyIngressRule{{}},
+			Egress:      []networkingv1.NetworkPolicyEgressRule{{}},
+		},
+	}
+}
+
+// WaitRunning waits until every workload of the shop has its pods.
+func (s *Shop) WaitRunning(ctx context.Context) error {
+	return eventually(ctx, func(ctx context.Context) error {
+		for _, name := range []string{Web, Clean} {
+			var d appsv1.Deployment
+			if err := s.Admin.Get(ctx, client.ObjectKey{Namespace: s.Namespace, Name: name}, &d); err != nil {
+				return err
+			}
+			if d.Status.ReadyReplicas != *d.Spec.Replicas || d.Status.ObservedGeneration != d.Generation {
+				return fmt.Errorf("deployment %s has %d ready replicas", name, d.Status.ReadyReplicas)
+			}
+		}
+		var db appsv1.StatefulSet
+		if err := s.Admin.Get(ctx, client.ObjectKey{Namespace: s.Namespace, Name: DB}, &db); err != nil {
+			return err
+		}
+		if db.Status.ReadyReplicas != *db.Spec.Replicas {
+			return fmt.Errorf("statefulset %s has %d ready replicas", DB, db.Status.ReadyReplicas)
+		}
+		return nil
+	})
+}
+
+// Incident reads an Incident.
+func (s *Shop) Incident(ctx context.Context, name string) (*v1alpha1.Incident, error) {
+	var inc v1alpha1.Incident
+	err := s.Admin.Get(ctx, client.ObjectKey{Namespace: s.Namespace, Name: name}, &inc)
+	return &inc, err
+}
+
+// Await waits until the Incident, read anew, satisfies the condition, and returns it. Before that it has to be observed at its current generation.
+func (s *Shop) Await(ctx context.Context, name string, what string, ok func(*v1alpha1.Incident) bool) (*v1alpha1.Incident, error) {
+	var last *v1alpha1.Incident
+	err := eventually(ctx, func(ctx context.Context) error {
+		inc, err := s.Incident(ctx, name)
+		if err != nil {
+			return err
+		}
+		last = inc
+		if inc.Status.ObservedGeneration != inc.Generation || !ok(inc) {
+			return fmt.Errorf("incident %s is not yet %s: %s", name, what, Conditions(inc))
+		}
+		return nil
+	})
+	return last, err
+}
+
+// Is reports whether a condition of the Incident is True.
+func Is(kind string) func(*v1alpha1.Incident) bool {
+	return func(inc *v1alpha1.Incident) bool { return apimeta.IsStatusConditionTrue(inc.Status.Conditions, kind) }
+}
+
+// HasReason reports whether a condition has the reason.
+func HasReason(kind, reason string) func(*v1alpha1.Incident) bool {
+	return func(inc *v1alpha1.Incident) bool {
+		c := apimeta.FindStatusCondition(inc.Status.Conditions, kind)
+		return c != nil && c.Reason == reason
+	}
+}
+
+// Conditions prints the conditions of an Incident for messages.
+func Conditions(inc *v1alpha1.Incident) string {
+	out := ""
+	for _, c := range inc.Status.Conditions {
+		out += fmt.Sprintf("\n  %s=%s (%s) %s", c.Type, c.Status, c.Reason, c.Message)
+	}
+	return out
+}
+
+// SetGoal moves the goal of an Incident, as a responder does.
+func (s *Shop) SetGoal(ctx context.Context, name string, goal v1alpha1.Goal) error {
+	return s.edit(ctx, s.Responder, name, func(inc *v1alpha1.Incident) { inc.Spec.Goal = goal })
+}
+
+// Approve approves a step as the approver, with the digest that the Incident shows.
+func (s *Shop) Approve(ctx context.Context, name, step string) error {
+	return s.edit(ctx, s.Approver, name, func(inc *v1alpha1.Incident) {
+		digest := inc.Status.CloseDigest
+		if step != v1alpha1.CloseStage {
+			digest = inc.Status.Recovery.PlanDigest
+		}
+		builder.Approval(step, s.ApproverName, digest)(inc)
+	})
+}
+
+func (s *Shop) edit(ctx context.Context, who client.Client, name string, change func(*v1alpha1.Incident)) error {
+	inc, err := s.Incident(ctx, name)
+	if err != nil {
+		return err
+	}
+	changed := inc.DeepCopy()
+	change(changed)
+	if equality.Semantic.DeepEqual(inc.Spec, changed.Spec) {
+		return nil
+	}
+	return who.Patch(ctx, changed, client.MergeFrom(inc))
+}
+
+func eventually(ctx context.Context, check func(context.Context) error) error {
+	var last error
+	err := wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, Patience, true, func(ctx context.Context) (bool, error) {
+		last = check(ctx)
+		return last == nil, nil
+	})
+	if err != nil {
+		return errors.Join(err, last)
+	}
+	return nil
+}
