@@ -19,7 +19,11 @@ import (
 	"cofferdam.dev/cofferdam/test/scenario"
 )
 
-var server *cluster.Cluster
+var (
+	server *cluster.Cluster
+	// recorder sees every request of the operator that could change something.
+	recorder operator.Recorder
+)
 
 func TestLifecycle(t *testing.T) {
 	RegisterFailHandler(Fail)
@@ -33,7 +37,7 @@ var _ = BeforeSuite(func(ctx context.Context) {
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(func() error { return server.Stop() })
 	Expect(server.Install(ctx, "external")).To(Succeed())
-	running, err := operator.Start(ctx, server.OperatorConfig(), operator.Options{})
+	running, err := operator.Start(ctx, recorder.Attach(server.OperatorConfig()), operator.Options{})
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(running.Stop)
 }, NodeTimeout(5*time.Minute))

@@ -1,0 +1,310 @@
+package admission
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
+
+	containmentv1alpha1 "cofferdam.dev/cofferdam/api/v1alpha1"
+	. "cofferdam.dev/cofferdam/test/builder"
+)
+
+type (
+	incident = containmentv1alpha1.Incident
+	policy   = containmentv1alpha1.ContainmentPolicy
+	plan     = containmentv1alpha1.RecoveryPlan
+)
+
+// creation is a rule that looks at one object, with an object that it refuses and one that it lets pass.
+type creation struct {
+	message           string
+	refused, accepted client.Object
+}
+
+var web = containmentv1alpha1.WorkloadRef{Kind: "Deployment", Name: "web"}
+
+func exceptionOf(change func(*containmentv1alpha1.EvidenceException)) *policy {
+	exception := containmentv1alpha1.EvidenceException{
+		Name: "collector", Direction: "Egress", Ports: []containmentv1alpha1.ExceptionPort{{Port: 443}},
+	}
+	change(&exception)
+	return Policy("p", Exception(exception))
+}
+
+func targeting(targets ...containmentv1alpha1.Target) *incident {
+	return Incident(shop, "i", Targets(targets...))
+}
+
+func images(p *plan, known ...containmentv1alpha1.KnownGoodImages) *plan {
+	p.Spec.Images = known
+	return p
+}
+
+var creations = []creation{
+	// ContainmentPolicy
+	{
+		message: "an exception names either a cidr, or a namespaceSelector and/or podSelector",
+		refused: exceptionOf(func(e *containmentv1alpha1.EvidenceException) {
+			e.CIDR, e.PodSelector = "198.51.100.7/32", Selected("", "", "app", "collector").Selector
+		}),
+		accepted: exceptionOf(func(e *containmentv1alpha1.EvidenceException) {
+			e.PodSelector = Selected("", "", "app", "collector").Selector
+		}),
+	},
+	{
+		message:  "cidr must be an IPv4 or IPv6 block",
+		refused:  exceptionOf(func(e *containmentv1alpha1.EvidenceException) { e.CIDR = "198.51.100.7" }),
+		accepted: exceptionOf(func(e *containmentv1alpha1.EvidenceException) { e.CIDR = "2001:db8::/64" }),
+	},
+	// Incident
+	{
+		message:  "a target has either a name or a selector",
+		refused:  targeting(containmentv1alpha1.Target{Kind: "Pod"}),
+		accepted: targeting(Target("Pod", "", "a"), Selected("Pod", "", "app", "a")),
+	},
+	{
+		message:  "an empty selector would match everything in the namespace",
+		refused:  targeting(Selected("Pod", "")),
+		accepted: targeting(Selected("Pod", "", "app", "a")),
+	},
+	{
+		message:  "suspectedSince lies after detectedAt",
+		refused:  Incident(shop, "i", DetectedAgo(2*time.Hour), SuspectedAgo(time.Hour)),
+		accepted: Incident(shop, "i", DetectedAgo(time.Hour), SuspectedAgo(2*time.Hour)),
+	},
+	{
+		message:  "goal Recover needs recoveryPlanRef",
+		refused:  Incident(shop, "i", Goal("Recover")),
+		accepted: Incident(shop, "i", Goal("Recover"), UsePlan("shop")),
+	},
+	// RecoveryPlan
+	{
+		message:  "a known-good image is pinned by digest",
+		refused:  images(Plan(shop, "p", Approve("a")), KnownGood("Deployment", "web", "app", "registry.k8s.io/pause:3.10")),
+		accepted: images(Plan(shop, "p", Approve("a")), KnownGood("Deployment", "web", "app", GoodImage)),
+	},
+	{
+		message:  "Secrets are not read by Cofferdam",
+		refused:  Plan(shop, "p", Verify("v", "v1", "Secret", "s", "")),
+		accepted: Plan(shop, "p", Verify("v", "v1", "ConfigMap", "s", "")),
+	},
+	{
+		message: "a step has exactly one of rollBackImages, verify, approve, release",
+		refused: Plan(shop, "p", containmentv1alpha1.RecoveryStep{
+			Name: "a", Approve: Approve("a").Approve, Verify: Verify("a", "v1", "Pod", "x", "").Verify,
+		}),
+		accepted: Plan(shop, "p", Approve("a"), Verify("b", "v1", "Pod", "x", "")),
+	},
+	{
+		message:  "a step cannot depend on itself",
+		refused:  Plan(shop, "p", Approve("a", "a")),
+		accepted: Plan(shop, "p", Approve("a"), Approve("b", "a")),
+	},
+	{
+		message:  "the name close is reserved",
+		refused:  Plan(shop, "p", Approve("close")),
+		accepted: Plan(shop, "p", Approve("closing")),
+	},
+	{
+		message:  "a step's name consists of lower-case letters, digits and dashes",
+		refused:  Plan(shop, "p", Approve("Sign off")),
+		accepted: Plan(shop, "p", Approve("sign-off-2")),
+	},
+	{
+		message:  "dependsOn names a step that the plan does not have",
+		refused:  Plan(shop, "p", Approve("a", "b")),
+		accepted: Plan(shop, "p", Approve("a", "b"), Approve("b")),
+	},
+	{
+		message:  "a release step depends directly on an approve step",
+		refused:  Plan(shop, "p", Approve("a"), Verify("v", "v1", "Pod", "x", "", "a"), Release("r", "v")),
+		accepted: Plan(shop, "p", Approve("a"), Release("r", "a")),
+	},
+	{
+		message:  "a workload of a rollBackImages step has no known-good images",
+		refused:  images(Plan(shop, "p", RollBack("r", web)), KnownGood("StatefulSet", "web", "app", GoodImage)),
+		accepted: images(Plan(shop, "p", RollBack("r", web)), KnownGood("Deployment", "web", "app", GoodImage)),
+	},
+	{
+		message: "a workload is listed twice in images",
+		refused: images(Plan(shop, "p", Approve("a")),
+			KnownGood("Deployment", "web", "app", GoodImage), KnownGood("Deployment", "web", "sidecar", GoodImage)),
+		accepted: images(Plan(shop, "p", Approve("a")),
+			KnownGood("Deployment", "web", "app", GoodImage, "sidecar", GoodImage), KnownGood("StatefulSet", "web", "app", GoodImage)),
+	},
+}
+
+// shapes are refusals that come from the schema itself.
+var shapes = []creation{
+	{message: "Duplicate value", refused: Plan(shop, "p", Approve("a"), Approve("a")), accepted: Plan(shop, "p", Approve("a"), Approve("b"))},
+	{
+		message: "Duplicate value",
+		refused: Policy("p", Exception(exceptionOf(func(e *containmentv1alpha1.EvidenceException) { e.CIDR = "198.51.100.0/24" }).Spec.Isolation.Exceptions[0]),
+			Exception(exceptionOf(func(e *containmentv1alpha1.EvidenceException) { e.CIDR = "203.0.113.0/24" }).Spec.Isolation.Exceptions[0])),
+		accepted: exceptionOf(func(e *containmentv1alpha1.EvidenceException) { e.CIDR = "203.0.113.0/24" }),
+	},
+	{message: "spec.severity: Unsupported value", refused: Incident(shop, "i", Severity("Terrible")), accepted: Incident(shop, "i", Severity("Critical"))},
+	{message: "spec.targets: Required value", refused: Incident(shop, "i", Targets()), accepted: Incident(shop, "i")},
+	{message: "spec: Required value", refused: Plan(shop, "p"), accepted: Plan(shop, "p", Approve("a"))},
+	{
+		message:  "spec.limits.maxPods",
+		refused:  Policy("p", func(p *policy) { p.Spec.Limits.MaxPods = 201 }),
+		accepted: Policy("p", func(p *policy) { p.Spec.Limits.MaxPods = 200 }),
+	},
+}
+
+// transition is a rule that compares an Incident with what it was.
+type transition struct {
+	message           string
+	before            func(*incident)
+	refused, accepted func(*incident)
+}
+
+var transitions = []transition{
+	{
+		message:  "the goal never moves back",
+		before:   func(i *incident) { i.Spec.Goal = "Recover"; UsePlan("shop")(i) },
+		refused:  Goal("Contain"),
+		accepted: Goal("Close"),
+	},
+	{message: "the goal never moves back", before: Goal("Close"), refused: Goal("Contain"), accepted: Severity("Low")},
+	{
+		message: "the goal never moves back",
+		before:  func(i *incident) { i.Spec.Goal = "Close"; UsePlan("shop")(i) },
+		refused: Goal("Recover"), accepted: Severity("Low"),
+	},
+	{message: "an Incident that is enforced never goes back to DryRun", before: Mode("Enforce"), refused: Mode("DryRun"), accepted: Severity("Low")},
+	{
+		message:  "a target is never removed from an Incident that is enforced",
+		before:   Mode("Enforce"),
+		refused:  Targets(Target("Deployment", "", "other")),
+		accepted: Targets(Target("Deployment", "", "other"), Target("Deployment", "", "web")),
+	},
+	{message: "policyRef cannot change once the Incident is enforced", before: UsePolicy("a"), refused: UsePolicy("b"), accepted: UsePolicy("a")},
+	{
+		message: "policyRef cannot change once the Incident is enforced",
+		before:  Mode("Enforce"), refused: UsePolicy("b"), accepted: Severity("Low"),
+	},
+	{message: "detectedAt cannot change", before: DetectedAgo(time.Hour), refused: DetectedAgo(2 * time.Hour), accepted: Severity("Low")},
+	{message: "declaredBy cannot change", before: Severity("High"), refused: DeclaredBy("somebody-else"), accepted: Severity("Low")},
+	{
+		message:  "an approval is never changed or removed",
+		before:   Severity("High"),
+		refused:  func(i *incident) { i.Spec.Approvals[0].Comment = "as agreed" },
+		accepted: Severity("Low"),
+	},
+	{
+		message:  "an approval is never changed or removed",
+		before:   Severity("High"),
+		refused:  func(i *incident) { i.Spec.Approvals = nil },
+		accepted: Severity("Low"),
+	},
+	// What is free in DryRun.
+	{message: "", before: Mode("DryRun"), accepted: Targets(Target("Deployment", "", "other"))},
+	{message: "", before: func(i *incident) { i.Spec.Mode = "DryRun"; UsePolicy("a")(i) }, accepted: UsePolicy("b")},
+	{message: "", before: Mode("DryRun"), accepted: Mode("Enforce")},
+}
+
+var _ = Describe("The rules of the CRDs", func() {
+	for _, c := range append(creations, shapes...) {
+		It("on creation: "+c.message, func(ctx context.Context) {
+			Expect(admin.Create(ctx, c.refused.DeepCopyObject().(client.Object), client.DryRunAll)).To(refusedWith(c.message))
+			Expect(admin.Create(ctx, c.accepted.DeepCopyObject().(client.Object), client.DryRunAll)).To(Succeed())
+		})
+	}
+
+	for _, t := range transitions {
+		It("on update: "+t.message, func(ctx context.Context) {
+			object := Incident(shop, fresh(), t.before)
+			Expect(lead.Create(ctx, object)).To(Succeed())
+			Approval("close", "chief", "sha256:1")(object)
+			Expect(chief.Update(ctx, object)).To(Succeed())
+
+			if t.refused != nil {
+				refused := object.DeepCopy()
+				t.refused(refused)
+				Expect(admin.Update(ctx, refused, client.DryRunAll)).To(refusedWith(t.message))
+			}
+			t.accepted(object)
+			Expect(admin.Update(ctx, object, client.DryRunAll)).To(Succeed())
+		})
+	}
+
+	It("are all in the tables above", func() {
+		tried := []string{}
+		for _, c := range creations {
+			tried = append(tried, c.message)
+		}
+		for _, t := range transitions {
+			if t.message != "" {
+				tried = append(tried, t.message)
+			}
+		}
+		written := ruleMessages()
+		Expect(written).NotTo(BeEmpty())
+		for _, message := range written {
+			Expect(tried).To(ContainElement(Satisfy(func(prefix string) bool { return hasPrefix(message, prefix) })),
+				"no test for the rule %q", message)
+		}
+	})
+})
+
+func hasPrefix(message, prefix string) bool {
+	return len(message) >= len(prefix) && message[:len(prefix)] == prefix
+}
+
+// ruleMessages are the messages of all CEL rules in the CRDs.
+func ruleMessages() []string {
+	GinkgoHelper()
+	found := map[string]bool{}
+	eachSchema(func(_ string, schema map[string]any) {
+		rules, _ := schema["x-kubernetes-validations"].([]any)
+		for _, rule := range rules {
+			found[rule.(map[string]any)["message"].(string)] = true
+		}
+	})
+	messages := make([]string, 0, len(found))
+	for message := range found {
+		messages = append(messages, message)
+	}
+	return messages
+}
+
+// eachSchema visits every schema in the CRDs with its path.
+func eachSchema(visit func(path string, schema map[string]any)) {
+	GinkgoHelper()
+	files, err := filepath.Glob(filepath.Join(server.Root, "config", "crd", "bases", "*.yaml"))
+	Expect(err).NotTo(HaveOccurred())
+	Expect(files).To(HaveLen(3))
+	for _, file := range files {
+		content, err := os.ReadFile(file)
+		Expect(err).NotTo(HaveOccurred())
+		var definition map[string]any
+		Expect(yaml.Unmarshal(content, &definition)).To(Succeed())
+		spec := definition["spec"].(map[string]any)
+		kind := spec["names"].(map[string]any)["kind"].(string)
+		for _, version := range spec["versions"].([]any) {
+			walk(kind, version.(map[string]any)["schema"].(map[string]any)["openAPIV3Schema"].(map[string]any), visit)
+		}
+	}
+}
+
+func walk(path string, schema map[string]any, visit func(string, map[string]any)) {
+	visit(path, schema)
+	if properties, ok := schema["properties"].(map[string]any); ok {
+		for name, property := range properties {
+			walk(path+"."+name, property.(map[string]any), visit)
+		}
+	}
+	for _, inner := range []string{"items", "additionalProperties"} {
+		if schema, ok := schema[inner].(map[string]any); ok {
+			walk(path, schema, visit)
+		}
+	}
+}

@@ -1,0 +1,367 @@
+package admission
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+
+	containmentv1alpha1 "cofferdam.dev/cofferdam/api/v1alpha1"
+	. "cofferdam.dev/cofferdam/test/builder"
+	"cofferdam.dev/cofferdam/test/cluster"
+)
+
+// declared makes and stores an Incident of the lead's in namespace shop.
+func declared(ctx context.Context, changes ...func(*incident)) *incident {
+	GinkgoHelper()
+	object := Incident(shop, fresh(), changes...)
+	Expect(lead.Create(ctx, object)).To(Succeed())
+	return object
+}
+
+// changed is a changed copy.
+func changed(object *incident, changes ...func(*incident)) *incident {
+	object = object.DeepCopy()
+	for _, change := range changes {
+		change(object)
+	}
+	return object
+}
+
+func hold(object *incident) {
+	controllerutil.AddFinalizer(object, containmentv1alpha1.HoldFinalizer)
+}
+
+func letGo(object *incident) {
+	controllerutil.RemoveFinalizer(object, containmentv1alpha1.HoldFinalizer)
+}
+
+var _ = Describe("The declarer of an Incident", func() {
+	Context("where the server stamps it", func() {
+		It("is the requester, whatever the request says", func(ctx context.Context) {
+			for _, claimed := range []func(*incident){Severity("High"), DeclaredBy("somebody-else", "system:masters")} {
+				object := Incident(shop, "i", claimed)
+				Expect(responder.Create(ctx, object, client.DryRunAll)).To(Succeed())
+				Expect(object.Spec.DeclaredBy).To(Equal(containmentv1alpha1.Declarer{Username: "responder", Groups: []string{"system:authenticated"}}))
+			}
+		})
+
+		It("keeps the UID that the server knows, and no other", func(ctx context.Context) {
+			config := server.Impersonate("admin", "system:masters")
+			config.Impersonate.UID = "4711"
+			object := Incident(shop, "i", func(i *incident) { i.Spec.DeclaredBy = containmentv1alpha1.Declarer{Username: "x", UID: "0815"} })
+			Expect(as(config).Create(ctx, object.DeepCopy(), client.DryRunAll)).To(Succeed())
+			stamped := object.DeepCopy()
+			Expect(as(config).Create(ctx, stamped, client.DryRunAll)).To(Succeed())
+			Expect(stamped.Spec.DeclaredBy.UID).To(Equal("4711"))
+			Expect(responder.Create(ctx, object, client.DryRunAll)).To(Succeed())
+			Expect(object.Spec.DeclaredBy.UID).To(BeEmpty())
+		})
+
+		It("is known by the first 256 groups", func(ctx context.Context) {
+			groups := []string{"system:masters"}
+			for i := range 300 {
+				groups = append(groups, fmt.Sprintf("group-%d", i))
+			}
+			object := Incident(shop, "i")
+			Expect(as(server.Impersonate("many", groups...)).Create(ctx, object, client.DryRunAll)).To(Succeed())
+			Expect(object.Spec.DeclaredBy.Groups).To(HaveLen(256))
+			Expect(object.Spec.DeclaredBy.Groups[:2]).To(Equal([]string{"system:masters", "group-0"}))
+		})
+	})
+
+	Context("where nothing stamps it", Ordered, Serial, func() {
+		BeforeAll(func(ctx context.Context) {
+			DeferCleanup(func(ctx context.Context) { Expect(server.Install(ctx, "external")).To(Succeed()) })
+			_, err := server.Kubectl("delete", "mutatingadmissionpolicybinding", "cofferdam-stamp-declarer")
+			Expect(err).NotTo(HaveOccurred())
+			Eventually(ctx, func() error {
+				return responder.Create(ctx, Incident(shop, "i", DeclaredBy("somebody-else")), client.DryRunAll)
+			}).Should(HaveOccurred())
+		})
+
+		DescribeTable("has to be the requester", func(ctx context.Context, claim func(*incident), message string) {
+			err := responder.Create(ctx, Incident(shop, "i", claim), client.DryRunAll)
+			if message == "" {
+				Expect(err).NotTo(HaveOccurred())
+			} else {
+				Expect(err).To(refusedWith(message))
+			}
+		},
+			Entry("themselves", DeclaredBy("responder", "system:authenticated"), ""),
+			Entry("themselves, without groups", DeclaredBy("responder"), ""),
+			Entry("nobody", Severity("High"), "set spec.declaredBy.username to your own user name, responder"),
+			Entry("somebody else", DeclaredBy("lead"), "spec.declaredBy.username has to be your own user name, responder"),
+			Entry("a group that they are not in", DeclaredBy("responder", "system:masters"), "spec.declaredBy.groups names a group that you are not in"),
+			Entry("another UID", func(i *incident) {
+				i.Spec.DeclaredBy = containmentv1alpha1.Declarer{Username: "responder", UID: "0815"}
+			}, "spec.declaredBy.uid has to be your own UID"),
+		)
+	})
+})
+
+var _ = Describe("Targets in other namespaces", func() {
+	const message = "a target is in namespace pay: that takes the permission to create incidents.containment.cofferdam.dev there"
+	elsewhere := Target("Deployment", pay, "ledger")
+
+	It("are allowed to who may create Incidents there", func(ctx context.Context) {
+		Expect(lead.Create(ctx, Incident(shop, "i", Targets(elsewhere)), client.DryRunAll)).To(Succeed())
+		Expect(responder.Create(ctx, Incident(shop, "i", Targets(elsewhere)), client.DryRunAll)).To(refusedWith(message))
+		Expect(responder.Create(ctx, Incident(shop, "i", Targets(Target("Pod", shop, "a"))), client.DryRunAll)).To(Succeed(), "its own namespace by name")
+	})
+
+	It("are checked up to the last", func(ctx context.Context) {
+		for last := range 16 {
+			targets := []containmentv1alpha1.Target{}
+			for i := range 16 {
+				namespace := shop
+				if i >= last {
+					namespace = pay
+				}
+				targets = append(targets, Target("Deployment", namespace, fmt.Sprint("web-", i)))
+			}
+			Expect(lead.Create(ctx, Incident(shop, "i", Targets(targets...)), client.DryRunAll)).To(Succeed())
+			Expect(responder.Create(ctx, Incident(shop, "i", Targets(targets...)), client.DryRunAll)).To(refusedWith(message))
+		}
+	})
+
+	It("are each checked on its own", func(ctx context.Context) {
+		for i := range 16 {
+			targets := []containmentv1alpha1.Target{}
+			for j := range 16 {
+				namespace := pay
+				if i == j {
+					namespace = "kube-system"
+				}
+				targets = append(targets, Target("Deployment", namespace, fmt.Sprint("web-", j)))
+			}
+			Expect(lead.Create(ctx, Incident(shop, "i", Targets(targets...)), client.DryRunAll)).To(refusedWith("a target is in namespace kube-system"))
+		}
+	})
+
+	It("may be big", func(ctx context.Context) {
+		targets := []containmentv1alpha1.Target{}
+		for i := range 16 {
+			target := Selected("Deployment", pay, "app", "web")
+			for j := range 40 {
+				target.Selector.MatchLabels[fmt.Sprintf("example.com/label-%d-%d", i, j)] = Long(63)
+			}
+			targets = append(targets, target)
+		}
+		object := declared(ctx, Targets(targets...))
+		Expect(lead.Update(ctx, changed(object, Severity("Low")), client.DryRunAll)).To(Succeed())
+	})
+
+	It("are checked again only when they are new", func(ctx context.Context) {
+		object := declared(ctx, Targets(elsewhere))
+		Expect(responder.Update(ctx, changed(object, Severity("Low")), client.DryRunAll)).To(Succeed())
+		more := changed(object, Targets(elsewhere, Target("Deployment", pay, "accounts")))
+		Expect(responder.Update(ctx, more.DeepCopy(), client.DryRunAll)).To(refusedWith(message))
+		Expect(lead.Update(ctx, more, client.DryRunAll)).To(Succeed())
+	})
+})
+
+var _ = Describe("The times of an Incident", func() {
+	DescribeTable("do not lie after its declaration", func(ctx context.Context, change func(*incident), message string) {
+		err := responder.Create(ctx, Incident(shop, "i", change), client.DryRunAll)
+		if message == "" {
+			Expect(err).NotTo(HaveOccurred())
+		} else {
+			Expect(err).To(refusedWith(message))
+		}
+	},
+		Entry("detected just now", DetectedAgo(0), ""),
+		Entry("detected by a clock that is fast", DetectedAgo(-4*time.Minute), ""),
+		Entry("detected in the future", DetectedAgo(-6*time.Minute), "detectedAt lies after the declaration of the Incident"),
+		Entry("suspected since yesterday", SuspectedAgo(24*time.Hour), ""),
+		Entry("suspected since tomorrow", SuspectedAgo(-24*time.Hour), "suspectedSince lies after the declaration of the Incident"),
+	)
+
+	It("do not move there later", func(ctx context.Context) {
+		object := declared(ctx)
+		Expect(responder.Update(ctx, changed(object, SuspectedAgo(time.Hour)), client.DryRunAll)).To(Succeed())
+		Expect(responder.Update(ctx, changed(object, SuspectedAgo(-time.Hour)), client.DryRunAll)).
+			To(refusedWith("suspectedSince lies after the declaration of the Incident"))
+		Expect(responder.Update(ctx, changed(object, DetectedAgo(-time.Hour)), client.DryRunAll)).
+			To(refusedWith("detectedAt lies after the declaration of the Incident"))
+	})
+})
+
+var _ = Describe("Approvals", func() {
+	It("are not part of a new Incident", func(ctx context.Context) {
+		Expect(lead.Create(ctx, Incident(shop, "i", Approval("close", "lead", "sha256:1")), client.DryRunAll)).
+			To(refusedWith("a new Incident has no approvals"))
+	})
+
+	DescribeTable("are given", func(ctx context.Context, who *client.Client, message string, changes ...func(*incident)) {
+		object := declared(ctx)
+		err := (*who).Update(ctx, changed(object, changes...), client.DryRunAll)
+		if message == "" {
+			Expect(err).NotTo(HaveOccurred())
+		} else {
+			Expect(err).To(refusedWith(message))
+		}
+	},
+		Entry("by an approver", &approver, "", Approval("close", "approver", "sha256:1")),
+		Entry("not two at once", &approver, "one request adds at most one approval",
+			Approval("close", "approver", "sha256:1"), Approval("sign-off", "approver", "sha256:1")),
+		Entry("not in another name", &approver, "the author of an approval has to be your own user name, approver", Approval("close", "lead", "sha256:1")),
+		Entry("not by the declarer", &lead, "an Incident is not approved by the one who declared it", Approval("close", "lead", "sha256:1")),
+		Entry("not without the verb", &responder, "approving takes the RBAC verb approve", Approval("close", "responder", "sha256:1")),
+		Entry("not along with another change", &chief, "a request that adds an approval changes nothing else in spec",
+			Approval("close", "chief", "sha256:1"), Severity("Low")),
+		Entry("not along with a new field", &chief, "a request that adds an approval changes nothing else in spec",
+			Approval("close", "chief", "sha256:1"), UsePlan("shop")),
+	)
+
+	It("are not given by a declarer who may approve", func(ctx context.Context) {
+		object := Incident(shop, fresh())
+		Expect(chief.Create(ctx, object)).To(Succeed())
+		Expect(chief.Update(ctx, changed(object, Approval("close", "chief", "sha256:1")), client.DryRunAll)).
+			To(refusedWith("an Incident is not approved by the one who declared it"))
+	})
+
+	It("are all that an approver may change", func(ctx context.Context) {
+		object := declared(ctx)
+		Expect(approver.Update(ctx, changed(object, Goal("Close")), client.DryRunAll)).
+			To(refusedWith("changing what an Incident says, other than its approvals, takes the permission to create"))
+		Expect(responder.Update(ctx, changed(object, Goal("Close")), client.DryRunAll)).To(Succeed())
+	})
+
+	It("may be as many and as long as the API allows", func(ctx context.Context) {
+		object := declared(ctx)
+		for i := range 64 {
+			Approval(fmt.Sprintf("step-%d", i), "approver", Long(128))(object)
+			object.Spec.Approvals[i].Comment = Long(1024)
+			Expect(approver.Update(ctx, object)).To(Succeed())
+		}
+		Expect(responder.Update(ctx, changed(object, Goal("Close")), client.DryRunAll)).To(Succeed())
+	})
+})
+
+var _ = Describe("What the operator alone writes", func() {
+	It("is the hold finalizer", func(ctx context.Context) {
+		const message = "the finalizer containment.cofferdam.dev/hold is put on and taken off by the Cofferdam operator alone"
+		Expect(admin.Create(ctx, Incident(shop, "i", hold), client.DryRunAll)).To(refusedWith(message))
+		object := declared(ctx)
+		Expect(admin.Update(ctx, changed(object, hold), client.DryRunAll)).To(refusedWith(message))
+		hold(object)
+		Expect(operator.Update(ctx, object)).To(Succeed())
+		Expect(admin.Update(ctx, changed(object, letGo), client.DryRunAll)).To(refusedWith(message))
+		Expect(admin.Update(ctx, changed(object, func(i *incident) { i.Finalizers = append(i.Finalizers, "example.com/other") }), client.DryRunAll)).To(Succeed())
+		Expect(operator.Update(ctx, changed(object, letGo), client.DryRunAll)).To(Succeed())
+	})
+
+	It("is the status of Incidents and RecoveryPlans", func(ctx context.Context) {
+		const message = "status is written by the Cofferdam operator alone"
+		object := declared(ctx)
+		object.Status.CloseDigest = "sha256:1"
+		Expect(admin.Status().Update(ctx, object.DeepCopy(), client.DryRunAll)).To(refusedWith(message))
+		Expect(operator.Status().Update(ctx, object, client.DryRunAll)).To(Succeed())
+
+		recovery := Plan(shop, fresh(), Approve("a"))
+		Expect(author.Create(ctx, recovery)).To(Succeed())
+		recovery.Status.ObservedGeneration = 1
+		Expect(admin.Status().Update(ctx, recovery.DeepCopy(), client.DryRunAll)).To(refusedWith(message))
+		Expect(operator.Status().Update(ctx, recovery, client.DryRunAll)).To(Succeed())
+	})
+})
+
+var _ = Describe("Deleting an Incident", func() {
+	It("is refused while it holds a quarantine, with the way to close it", func(ctx context.Context) {
+		object := declared(ctx)
+		hold(object)
+		Expect(operator.Update(ctx, object)).To(Succeed())
+		namespaces := as(server.Impersonate("system:serviceaccount:kube-system:namespace-controller", "system:masters"))
+		for _, who := range []client.Client{lead, admin, operator, namespaces} {
+			Expect(who.Delete(ctx, object.DeepCopy())).To(And(
+				refusedWith("Incident shop/"+object.Name+" still holds a quarantine and cannot be deleted"),
+				refusedWith("set spec.goal to Close, have the step close approved in spec.approvals, wait for the condition Released to be True, then delete it"),
+			))
+		}
+		Expect(admin.Get(ctx, client.ObjectKeyFromObject(object), object)).To(Succeed())
+		Expect(object.DeletionTimestamp.IsZero()).To(BeTrue())
+
+		letGo(object)
+		Expect(operator.Update(ctx, object)).To(Succeed())
+		Expect(lead.Delete(ctx, object)).To(Succeed())
+	})
+
+	It("does not come about by deleting its namespace, which waits and says why", func(ctx context.Context) {
+		namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: fresh()}}
+		Expect(admin.Create(ctx, namespace)).To(Succeed())
+		object := Incident(namespace.Name, "i", hold)
+		Expect(operator.Create(ctx, object)).To(Succeed())
+		Expect(admin.Delete(ctx, namespace)).To(Succeed())
+		Eventually(ctx, func(g Gomega) {
+			g.Expect(admin.Get(ctx, client.ObjectKeyFromObject(namespace), namespace)).To(Succeed())
+			g.Expect(namespace.Status.Conditions).To(ContainElement(HaveField("Message", ContainSubstring("still holds a quarantine and cannot be deleted"))))
+		}).Should(Succeed())
+		Expect(admin.Get(ctx, client.ObjectKeyFromObject(object), object)).To(Succeed())
+		Expect(object.DeletionTimestamp.IsZero()).To(BeTrue())
+		letGo(object)
+		Expect(operator.Update(ctx, object)).To(Succeed())
+	})
+})
+
+var _ = Describe("The roles", func() {
+	DescribeTable("allow what they are for and nothing else", func(ctx context.Context, who *client.Client, resource string, verbs ...string) {
+		for _, verb := range []string{"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection", "approve"} {
+			Expect(may(ctx, *who, shop, verb, resource, "")).To(Equal(slices.Contains(verbs, verb)), "%s %s", verb, resource)
+		}
+		Expect(may(ctx, *who, shop, "update", resource, "status")).To(BeFalse())
+		Expect(may(ctx, *who, "default", "get", resource, "")).To(BeFalse())
+	},
+		Entry("viewer", &viewer, "incidents", "get", "list", "watch"),
+		Entry("viewer", &viewer, "recoveryplans", "get", "list", "watch"),
+		Entry("viewer", &viewer, "containmentpolicies", "get", "list", "watch"),
+		Entry("responder", &responder, "incidents", "get", "list", "watch", "create", "update", "patch", "delete"),
+		Entry("responder", &responder, "recoveryplans", "get", "list", "watch"),
+		Entry("responder", &responder, "containmentpolicies", "get", "list", "watch"),
+		Entry("approver", &approver, "incidents", "get", "list", "watch", "update", "patch", "approve"),
+		Entry("approver", &approver, "recoveryplans", "get", "list", "watch"),
+		Entry("approver", &approver, "containmentpolicies", "get", "list", "watch"),
+		Entry("plan author", &author, "incidents"),
+		Entry("plan author", &author, "recoveryplans", "get", "list", "watch", "create", "update", "patch", "delete"),
+		Entry("plan author", &author, "containmentpolicies"),
+	)
+
+	It("are not part of view, edit or admin", func(ctx context.Context) {
+		for _, role := range []string{"view", "edit", "admin"} {
+			who := as(server.Impersonate("has-" + role))
+			_, err := server.Kubectl("create", "rolebinding", "has-"+role, "--clusterrole="+role, "--user=has-"+role, "--namespace="+shop)
+			Expect(err).NotTo(HaveOccurred())
+			Eventually(ctx, func() error { return who.List(ctx, &corev1.PodList{}, client.InNamespace(shop)) }).Should(Succeed())
+			Expect(may(ctx, who, shop, "get", "incidents", "")).To(BeFalse())
+		}
+	})
+})
+
+var _ = Describe("The admission policies", func() {
+	It("have no expression that the server warns about", func(ctx context.Context) {
+		clients, err := kubernetes.NewForConfig(server.RESTConfig)
+		Expect(err).NotTo(HaveOccurred())
+		Eventually(ctx, func(g Gomega) {
+			policies, err := clients.AdmissionregistrationV1().ValidatingAdmissionPolicies().List(ctx, metav1.ListOptions{})
+			g.Expect(err).NotTo(HaveOccurred())
+			seen := 0
+			for _, p := range policies.Items {
+				if !hasPrefix(p.Name, "cofferdam-") || hasPrefix(p.Name, cluster.ProbePrefix) {
+					continue
+				}
+				seen++
+				g.Expect(p.Status.TypeChecking).NotTo(BeNil(), p.Name)
+				g.Expect(p.Status.TypeChecking.ExpressionWarnings).To(BeEmpty(), p.Name)
+			}
+			g.Expect(seen).To(Equal(9))
+		}).Should(Succeed())
+	})
+})

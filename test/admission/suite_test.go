@@ -1,0 +1,123 @@
+// Package admission tests, on a real API server, what is refused at the door: every rule of the CRDs and every admission policy of
+// config/guard, each accepted once and refused once.
+package admission
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	authorizationv1 "k8s.io/api/authorization/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	containmentv1alpha1 "cofferdam.dev/cofferdam/api/v1alpha1"
+	"cofferdam.dev/cofferdam/test/cluster"
+)
+
+// Namespaces of the suite. The people hold their roles in shop; the lead may declare in pay as well.
+const (
+	shop = "shop"
+	pay  = "pay"
+)
+
+var (
+	server *cluster.Cluster
+
+	// admin is a cluster administrator, whom RBAC lets do everything.
+	admin client.Client
+	// chief is another one.
+	chief client.Client
+	// operator has the operator's name, which is what the guards look at, and every permission.
+	operator client.Client
+	// The people hold the roles of config/rbac that they are named after, in namespace shop.
+	viewer, responder, approver, author client.Client
+	// lead is a responder in shop and in pay.
+	lead client.Client
+)
+
+func TestAdmission(t *testing.T) {
+	RegisterFailHandler(Fail)
+	SetDefaultEventuallyTimeout(time.Minute) // machines are slow at times
+	log.SetLogger(GinkgoLogr)
+	RunSpecs(t, "Admission")
+}
+
+var _ = BeforeSuite(func(ctx context.Context) {
+	var err error
+	server, err = cluster.Start(ctx)
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(func() error { return server.Stop() })
+	Expect(server.Install(ctx, "external")).To(Succeed())
+
+	admin = as(server.RESTConfig)
+	chief = as(server.Impersonate("chief", "system:masters"))
+	operator = as(server.Impersonate(cluster.OperatorUser, "system:masters"))
+	for _, name := range []string{shop, pay} {
+		Expect(admin.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}})).To(Succeed())
+	}
+	viewer = person(ctx, "viewer", "cofferdam-viewer", shop)
+	responder = person(ctx, "responder", "cofferdam-responder", shop)
+	approver = person(ctx, "approver", "cofferdam-approver", shop)
+	author = person(ctx, "author", "cofferdam-plan-author", shop)
+	lead = person(ctx, "lead", "cofferdam-responder", shop, pay)
+}, NodeTimeout(5*time.Minute))
+
+// person makes somebody who holds a ClusterRole in namespaces, and waits until the API server knows.
+func person(ctx context.Context, name, role string, namespaces ...string) client.Client {
+	GinkgoHelper()
+	who := as(server.Impersonate(name))
+	for _, namespace := range namespaces {
+		Expect(admin.Create(ctx, &rbacv1.RoleBinding{
+			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
+			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role},
+			Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: name}},
+		})).To(Succeed())
+		Eventually(ctx, func() bool { return may(ctx, who, namespace, "get", "recoveryplans", "") }).Should(BeTrue())
+	}
+	return who
+}
+
+// may asks whether somebody has a permission.
+func may(ctx context.Context, who client.Client, namespace, verb, resource, subresource string) bool {
+	GinkgoHelper()
+	review := &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{
+		ResourceAttributes: &authorizationv1.ResourceAttributes{
+			Namespace: namespace, Verb: verb, Group: containmentv1alpha1.SchemeGroupVersion.Group, Resource: resource, Subresource: subresource,
+		},
+	}}
+	Expect(who.Create(ctx, review)).To(Succeed())
+	return review.Status.Allowed
+}
+
+func as(config *rest.Config) client.Client {
+	GinkgoHelper()
+	scheme := runtime.NewScheme()
+	Expect(clientgoscheme.AddToScheme(scheme)).To(Succeed())
+	Expect(containmentv1alpha1.AddToScheme(scheme)).To(Succeed())
+	who, err := client.New(config, client.Options{Scheme: scheme})
+	Expect(err).NotTo(HaveOccurred())
+	return who
+}
+
+var lastName int
+
+// fresh is a name that no other object of the suite has.
+func fresh() string {
+	lastName++
+	return fmt.Sprintf("test-%d", lastName)
+}
+
+// refusedWith matches the error of a request that was refused with a message.
+func refusedWith(message string) OmegaMatcher {
+	return MatchError(ContainSubstring(message))
+}
