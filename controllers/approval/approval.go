@@ -64,6 +64,15 @@ func Guarded(ctx context.Context, r client.Reader) (string, error) {
 	if policy.Spec.FailurePolicy != nil && *policy.Spec.FailurePolicy != admissionregistrationv1.Fail {
 		return fmt.Sprintf("approvals cannot be trusted: ValidatingAdmissionPolicy %s does not fail closed; apply config/guard again", GuardName), nil
 	}
+	if len(policy.Spec.MatchConditions) > 0 {
+		return fmt.Sprintf("approvals cannot be trusted: ValidatingAdmissionPolicy %s exempts requests by matchConditions; apply config/guard again", GuardName), nil
+	}
+	if binding.Spec.PolicyName != GuardName {
+		return fmt.Sprintf("approvals cannot be trusted: ValidatingAdmissionPolicyBinding %s binds another policy; apply config/guard again", GuardName), nil
+	}
+	if binding.Spec.MatchResources != nil {
+		return fmt.Sprintf("approvals cannot be trusted: ValidatingAdmissionPolicyBinding %s binds for a part of the cluster only; apply config/guard again", GuardName), nil
+	}
 	if !slices.Contains(binding.Spec.ValidationActions, admissionregistrationv1.Deny) {
 		return fmt.Sprintf("approvals cannot be trusted: ValidatingAdmissionPolicyBinding %s does not deny; apply config/guard again", GuardName), nil
 	}

@@ -5,6 +5,7 @@ package foreign
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -89,15 +90,18 @@ func (f *Finder) kindsServed() ([]schema.GroupVersionKind, map[schema.GroupVersi
 		if len(kinds[g.Name]) == 0 {
 			continue
 		}
-		if err := f.addGroup(g.Name, g.PreferredVersion.GroupVersion); err != nil {
-			return nil, nil, err
+		// Not every version of a group serves the same kinds; the preferred one comes first.
+		for _, v := range g.Versions {
+			if err := f.addVersion(g.Name, v.GroupVersion); err != nil {
+				return nil, nil, err
+			}
 		}
 	}
 	f.readAt = f.Clock.Now()
 	return f.served, f.global, nil
 }
 
-func (f *Finder) addGroup(group, groupVersion string) error {
+func (f *Finder) addVersion(group, groupVersion string) error {
 	resources, err := f.Discovery.ServerResourcesForGroupVersion(groupVersion)
 	if err != nil {
 		return fmt.Errorf("asking the API server for the resources of %s: %w", groupVersion, err)
@@ -118,6 +122,5 @@ func (f *Finder) addGroup(group, groupVersion string) error {
 }
 
 func (f *Finder) has(gvk schema.GroupVersionKind) bool {
-	_, ok := f.global[gvk]
-	return ok
+	return slices.ContainsFunc(f.served, func(s schema.GroupVersionKind) bool { return s.GroupKind() == gvk.GroupKind() })
 }

@@ -121,7 +121,7 @@ func (s *scope) snapshotVolumes(ctx context.Context) error {
 		if err := s.takeSnapshotStep(ctx, step); err != nil {
 			return err
 		}
-		if item.State == v1alpha1.EvidencePending {
+		if item.State == v1alpha1.EvidencePending && !s.dryRun() {
 			s.lookAgainAfter(snapshotPoll)
 		}
 	}

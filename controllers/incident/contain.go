@@ -102,7 +102,8 @@ func (s *scope) observe(ctx context.Context) error {
 		for i := range list.Items {
 			s.policies[ns] = append(s.policies[ns], &list.Items[i])
 		}
-		why, err := s.Foreign.Find(ctx, s.Client, ns)
+		// Read live: the cache would start an informer for each kind, and wait for ever where watching it is not allowed.
+		why, err := s.Foreign.Find(ctx, s.Live, ns)
 		if err != nil {
 			return err
 		}

@@ -69,10 +69,15 @@ func Quarantined(pod *corev1.Pod, incidentUID types.UID, detach bool) (labels, a
 	}
 	labels[QuarantineLabel(incidentUID)] = v1alpha1.QuarantineLabelValue
 	annotations = maps.Clone(pod.Annotations)
+	own := withoutQuarantine(pod.Labels)
+	if held := len(own) < len(pod.Labels); !held && len(own) > 0 {
+		// Nobody holds the pod, so that the annotation is not ours: whoever writes pod templates could have put it there.
+		delete(annotations, v1alpha1.OriginalAnnotation)
+	}
 	if _, kept := annotations[v1alpha1.OriginalAnnotation]; kept || !detach {
 		return labels, annotations, nil
 	}
-	raw, err := json.Marshal(Original{Labels: withoutQuarantine(pod.Labels), Owner: metav1.GetControllerOf(pod)})
+	raw, err := json.Marshal(Original{Labels: own, Owner: metav1.GetControllerOf(pod)})
 	if err != nil {
 		return nil, nil, fmt.Errorf("recording the labels of Pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}

@@ -18,6 +18,12 @@ import (
 	"cofferdam.dev/cofferdam/controllers/measure"
 )
 
+// What status.revisions holds of the images of a revision: how many, and how many characters of each.
+const (
+	maxImages      = 32
+	maxImageLength = 512
+)
+
 // Pod is one pod of a target.
 type Pod struct {
 	// Pod is the pod as it was read.
@@ -169,10 +175,11 @@ func (in *inspection) statefulSet(ctx context.Context, ref v1alpha1.ObjectRef) e
 	if err != nil {
 		return err
 	}
-	in.hashedPods(ref, sts.Spec.Selector)
 	if !found {
+		in.hashedPods(ref, nil)
 		return nil
 	}
+	in.hashedPods(ref, sts.Spec.Selector)
 	current := sts.Status.ObservedGeneration == sts.Generation && sts.Status.UpdateRevision != ""
 	if current && !in.recovered(ref, sts.Spec.Template.Annotations, &sts.Spec.Template.Spec) {
 		in.holdHash(ref, sts.Spec.Selector, sts.Status.UpdateRevision, &sts.Spec.Template.Spec)
@@ -182,8 +189,13 @@ func (in *inspection) statefulSet(ctx context.Context, ref v1alpha1.ObjectRef) e
 
 func (in *inspection) daemonSet(ctx context.Context, ref v1alpha1.ObjectRef) error {
 	var ds appsv1.DaemonSet
-	if _, err := in.get(ctx, ref, &ds); err != nil {
+	found, err := in.get(ctx, ref, &ds)
+	if err != nil {
 		return err
+	}
+	if !found {
+		in.hashedPods(ref, nil)
+		return nil
 	}
 	in.hashedPods(ref, ds.Spec.Selector)
 	return nil
@@ -233,7 +245,8 @@ func (in *inspection) ownedPods(ref v1alpha1.ObjectRef, uid string) int {
 	return n
 }
 
-// hashedPods records the pods of a StatefulSet or DaemonSet, and every revision that one of them was created from.
+// hashedPods records the pods of a StatefulSet or DaemonSet, and every revision that one of them was created from. selector is nil when the owner is gone:
+// it creates no more pods.
 func (in *inspection) hashedPods(ref v1alpha1.ObjectRef, selector *metav1.LabelSelector) {
 	for _, p := range in.pods {
 		owner, labels := origin(p)
@@ -285,8 +298,12 @@ func RevisionID(ownerUID, hash string) string {
 	return ownerUID + "/" + hash
 }
 
-// origin returns the UID of the pod's controller and its labels, as they were before quarantine took them.
+// origin returns the UID of the pod's controller and its labels, as they were before quarantine took them. A pod that nobody holds has what it shows: whoever
+// writes pod templates could put the annotation there, to hide the pod.
 func origin(pod *corev1.Pod) (ownerUID string, labels map[string]string) {
+	if len(measure.HeldByOthers(pod, "")) == 0 {
+		return controllerUID(pod), pod.Labels
+	}
 	// An annotation that cannot be read leaves the pod with what it has; the verdict says so where it matters.
 	if o, err := measure.OriginalOf(pod); err == nil && o != nil {
 		if o.Owner != nil {
@@ -304,14 +321,19 @@ func controllerUID(obj metav1.Object) string {
 	return ""
 }
 
+// images are the images of a pod spec, within the bounds of status.revisions.
 func images(spec *corev1.PodSpec) []string {
 	if spec == nil {
 		return nil
 	}
 	var out []string
 	for _, c := range slices.Concat(spec.InitContainers, spec.Containers) {
-		if !slices.Contains(out, c.Image) {
-			out = append(out, c.Image)
+		image := c.Image
+		if runes := []rune(image); len(runes) > maxImageLength {
+			image = string(runes[:maxImageLength])
+		}
+		if len(out) < maxImages && !slices.Contains(out, image) {
+			out = append(out, image)
 		}
 	}
 	return out

@@ -37,6 +37,9 @@ type Problem struct {
 // Error returns the message.
 func (p *Problem) Error() string { return p.Message }
 
+// maxTargets is how many objects status.targets holds.
+const maxTargets = 400
+
 // Key identifies an entry of spec.targets by its content.
 func Key(t v1alpha1.Target) string {
 	raw, err := json.Marshal(t)
@@ -95,6 +98,9 @@ func Resolve(ctx context.Context, r client.Reader, inc *v1alpha1.Incident) ([]v1
 				Key: k, Kind: t.Kind, Namespace: o.GetNamespace(), Name: o.GetName(), UID: string(o.GetUID()),
 			})
 		}
+	}
+	if len(out) > maxTargets {
+		return nil, exceeded("the targets are %d objects, an Incident holds at most %d; narrow the selectors or declare several Incidents", len(out), maxTargets)
 	}
 	return out, nil
 }

@@ -131,6 +131,10 @@ func Start(ctx context.Context, flags ...string) (*Cluster, error) {
 // Stop ends the control plane and removes its folder. It may be called more than once.
 func (c *Cluster) Stop() error {
 	c.stop.Do(func() {
+		if c.cmd == nil { // it ran before us and goes on
+			c.stopErr = os.RemoveAll(c.dir)
+			return
+		}
 		_ = c.stdin.Close() // it has ended already if this fails
 		select {
 		case err := <-c.exited:
