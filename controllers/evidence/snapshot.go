@@ -63,12 +63,14 @@ func SnapshotID(claim client.ObjectKey) string {
 	return "snapshot-" + shortHash(claim.String())
 }
 
-// Step is what has to be written next for a snapshot; at most one field is set.
+// Step is what has to be written next for a snapshot, or what was found written; at most one field is set.
 type Step struct {
 	// Create is a VolumeSnapshot to create.
 	Create *snapshotv1.VolumeSnapshot
 	// Retain is a content whose deletionPolicy has to become Retain.
 	Retain *snapshotv1.VolumeSnapshotContent
+	// Retained is a content whose deletionPolicy was observed to be Retain.
+	Retained *snapshotv1.VolumeSnapshotContent
 }
 
 // Snapshots observes the snapshots of one Incident and says what has to be written next.
@@ -135,7 +137,11 @@ func (s *Snapshots) prepare(ctx context.Context, item v1alpha1.EvidenceItem, key
 		return s.wait(item, "waits for the claim to be bound to a volume")
 	}
 	var pv corev1.PersistentVolume
-	if err := s.Reader.Get(ctx, client.ObjectKey{Name: claim.Spec.VolumeName}, &pv); err != nil {
+	err = s.Reader.Get(ctx, client.ObjectKey{Name: claim.Spec.VolumeName}, &pv)
+	if apierrors.IsNotFound(err) {
+		return gap(item, fmt.Sprintf("PersistentVolume %s does not exist any more: the claim has lost its volume", claim.Spec.VolumeName)), Step{}, nil
+	}
+	if err != nil {
 		return item, Step{}, fmt.Errorf("reading PersistentVolume %s: %w", claim.Spec.VolumeName, err)
 	}
 	if pv.Spec.CSI == nil {
@@ -203,7 +209,7 @@ func (s *Snapshots) class(ctx context.Context, driver string) (name, why string,
 
 // follow observes a VolumeSnapshot that exists: binding in both directions, Retain, readiness.
 func (s *Snapshots) follow(ctx context.Context, item v1alpha1.EvidenceItem, snap *snapshotv1.VolumeSnapshot) (v1alpha1.EvidenceItem, Step, error) {
-	if snap.Labels[v1alpha1.IncidentUIDLabel] != string(s.Incident.UID) {
+	if snap.Labels[v1alpha1.IncidentUIDLabel] != string(s.Incident.UID) || !ofClaim(snap, item.Subject.Name) {
 		return gap(item, fmt.Sprintf("VolumeSnapshot %s/%s is not ours", snap.Namespace, snap.Name)), Step{}, nil
 	}
 	if snap.Status == nil || snap.Status.BoundVolumeSnapshotContentName == nil {
@@ -225,15 +231,22 @@ func (s *Snapshots) follow(ctx context.Context, item v1alpha1.EvidenceItem, snap
 		item, _, err := s.wait(item, "waits for the content's deletionPolicy to be Retain")
 		return item, Step{Retain: &content}, err
 	}
+	retained := Step{Retained: &content}
 	if !ready(snap.Status.ReadyToUse) || content.Status == nil || !ready(content.Status.ReadyToUse) {
-		return s.wait(item, "waits for the snapshot to be ready to use"+snapshotError(snap))
+		item, _, err := s.wait(item, "waits for the snapshot to be ready to use"+snapshotError(snap))
+		return item, retained, err
 	}
 	item.State = v1alpha1.EvidenceCollected
 	item.Message = ""
 	if content.Status.CreationTime != nil {
 		item.TakenAt = metav1.NewTime(time.Unix(0, *content.Status.CreationTime))
 	}
-	return item, Step{}, nil
+	return item, retained, nil
+}
+
+func ofClaim(snap *snapshotv1.VolumeSnapshot, name string) bool {
+	source := snap.Spec.Source.PersistentVolumeClaimName
+	return source != nil && *source == name
 }
 
 // misbound says why the content does not belong to the snapshot, or "". Consumers have to verify the binding in both directions

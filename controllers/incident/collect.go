@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -170,23 +171,29 @@ func (s *scope) takeSnapshotStep(ctx context.Context, step evidence.Step) error 
 			return client.IgnoreAlreadyExists(c.Create(ctx, snap))
 		})
 	case step.Retain != nil:
-		content := step.Retain
-		ref := v1alpha1.ObjectRef{Kind: "VolumeSnapshotContent", Name: content.Name, UID: string(content.UID)}
-		if !s.journal.Intend(v1alpha1.ActionRetainSnapshot, ref, "deletionPolicy: Retain") {
-			return nil
-		}
-		patch, err := evidence.RetainPatch(content)
-		if err != nil {
-			return err
-		}
-		op := v1alpha1.PlannedAction{Verb: "patch", Object: ref, Detail: "deletionPolicy: Retain"}
-		err = s.Write(ctx, op, func(ctx context.Context, c client.Client) error {
-			return c.Patch(ctx, content, client.RawPatch(types.JSONPatchType, patch))
-		})
-		if err == nil {
-			s.journal.Done(v1alpha1.ActionRetainSnapshot, ref)
-		}
-		return err
+		return s.retain(ctx, step.Retain)
+	case step.Retained != nil:
+		s.journal.Done(v1alpha1.ActionRetainSnapshot, contentRef(step.Retained))
 	}
 	return nil
+}
+
+func contentRef(content *snapshotv1.VolumeSnapshotContent) v1alpha1.ObjectRef {
+	return v1alpha1.ObjectRef{Kind: "VolumeSnapshotContent", Name: content.Name, UID: string(content.UID)}
+}
+
+// retain makes a snapshot outlive its namespace. That it did is observed by the next look.
+func (s *scope) retain(ctx context.Context, content *snapshotv1.VolumeSnapshotContent) error {
+	ref := contentRef(content)
+	const detail = "deletionPolicy: Retain"
+	if !s.journal.Intend(v1alpha1.ActionRetainSnapshot, ref, detail) {
+		return nil
+	}
+	patch, err := evidence.RetainPatch(content)
+	if err != nil {
+		return err
+	}
+	return s.Write(ctx, v1alpha1.PlannedAction{Verb: "patch", Object: ref, Detail: detail}, func(ctx context.Context, c client.Client) error {
+		return c.Patch(ctx, content, client.RawPatch(types.JSONPatchType, patch))
+	})
 }

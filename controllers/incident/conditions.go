@@ -187,7 +187,7 @@ func (s *scope) recoveredCondition() metav1.Condition {
 	}
 	rec := s.next.Recovery
 	switch {
-	case !s.next.RecoveredAt.IsZero():
+	case !s.next.RecoveredAt.IsZero() && rec != nil:
 		return condition(kind, metav1.ConditionTrue, v1alpha1.ReasonRecovered, "all %d steps of RecoveryPlan %s have succeeded", len(rec.Steps), rec.PlanName)
 	case s.planProblem != "":
 		return no(s.planReason, "%s", s.planProblem)
@@ -240,6 +240,9 @@ func (s *scope) kstatus(failure error) []metav1.Condition {
 		}
 		return metav1.ConditionFalse
 	}
+	if s.dryRun() && failure != nil {
+		ready = false // the list of what Enforce would do ends where the pass ended
+	}
 	ready = ready && !stalled
 	if stalled {
 		reason, message = why.Reason, why.Message
@@ -286,7 +289,7 @@ func (s *scope) stalledBy(failure error) (bool, metav1.Condition) {
 		return true, condition("", "", v1alpha1.ReasonActionFailed, "%v; the operator tries again", failure)
 	case !s.incident.DeletionTimestamp.IsZero() && s.holds() && !s.closing():
 		return true, condition("", "", v1alpha1.ReasonHeld, "deletion waits because the Incident still holds a quarantine: set spec.goal to Close and have it approved")
-	case s.incident.Spec.Goal == v1alpha1.GoalContain && slices.Contains([]string{v1alpha1.ReasonLeaking, v1alpha1.ReasonNotEnforceable, v1alpha1.ReasonVerdictUnknown}, contained.Reason):
+	case s.blind == nil && s.incident.Spec.Goal == v1alpha1.GoalContain && slices.Contains([]string{v1alpha1.ReasonLeaking, v1alpha1.ReasonNotEnforceable, v1alpha1.ReasonVerdictUnknown}, contained.Reason):
 		return true, contained
 	case s.incident.Spec.Goal == v1alpha1.GoalRecover && slices.Contains([]string{v1alpha1.ReasonPlanNotFound, v1alpha1.ReasonPlanInvalid, v1alpha1.ReasonStepOverdue}, recovered.Reason):
 		return true, recovered

@@ -197,9 +197,9 @@ func (s *scope) patchFinalizer(ctx context.Context, why string, change func(*v1a
 
 // ensureRefusals keeps the list of refused revisions, in the operator's namespace, as it should be.
 func (s *scope) ensureRefusals(ctx context.Context) error {
-	s.refusalsInForce = true
 	want := measure.Refusals(s.incident, s.OperatorNamespace, s.next.Revisions, s.policy.Isolation.Replacements)
 	if want == nil && !slices.ContainsFunc(s.next.Revisions, func(r v1alpha1.RevisionStatus) bool { return r.State != v1alpha1.RevisionHeld }) {
+		s.refusalsInForce = true
 		return nil // nothing is refused, and nothing was released that could have been
 	}
 	var have corev1.ConfigMap
@@ -211,9 +211,9 @@ func (s *scope) ensureRefusals(ctx context.Context) error {
 	ref := v1alpha1.ObjectRef{Kind: "ConfigMap", Namespace: key.Namespace, Name: key.Name}
 	switch exists := err == nil; {
 	case !exists && want == nil, exists && want != nil && equality.Semantic.DeepEqual(have.Data, want.Data):
+		s.refusalsInForce = true
 		return nil
 	}
-	s.refusalsInForce = false
 	switch {
 	case want == nil:
 		uid := have.UID

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"unicode/utf8"
 
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -36,7 +37,7 @@ func (s *scope) publish(ctx context.Context, persisted *v1alpha1.IncidentStatus)
 		return nil // an Event is a write too
 	}
 	for _, t := range news {
-		s.Recorder.Eventf(updated, nil, t.eventType(), t.reason, string(s.incident.Spec.Goal), "%s", clip(t.message, maxMessage))
+		s.Recorder.Eventf(updated, nil, t.eventType(), t.reason, string(s.incident.Spec.Goal), "%s", note(t.message))
 	}
 	return nil
 }
@@ -66,6 +67,22 @@ func (s *scope) bound() {
 	}
 }
 
+// maxNote is how long the API server lets the note of an Event be, in bytes.
+const maxNote = 1024
+
+// note fits a text into an Event.
+func note(text string) string {
+	text = clip(text, maxNote)
+	if len(text) <= maxNote {
+		return text
+	}
+	cut := maxNote - len("…")
+	for !utf8.RuneStart(text[cut]) {
+		cut--
+	}
+	return text[:cut] + "…"
+}
+
 // isFailedTest recognises a JSON patch whose test did not hold: the object is not what was read.
 func isFailedTest(err error) bool {
 	var status apierrors.APIStatus
@@ -88,8 +105,12 @@ func needsPerson(err error) bool {
 
 func flatten(err error) []error {
 	var joined interface{ Unwrap() []error }
-	if errors.As(err, &joined) {
-		return joined.Unwrap()
+	if !errors.As(err, &joined) {
+		return []error{err}
 	}
-	return []error{err}
+	var out []error
+	for _, e := range joined.Unwrap() {
+		out = append(out, flatten(e)...)
+	}
+	return out
 }

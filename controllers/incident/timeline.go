@@ -42,7 +42,7 @@ func conditionTurns(old, next *v1alpha1.IncidentStatus) []turn {
 		v1alpha1.ConditionAccepted, v1alpha1.ConditionContained, v1alpha1.ConditionEvidenceCollected, v1alpha1.ConditionRecovered, v1alpha1.ConditionReleased,
 	} {
 		was, is := apimeta.FindStatusCondition(old.Conditions, kind), apimeta.FindStatusCondition(next.Conditions, kind)
-		if is == nil || was != nil && was.Status == is.Status && was.Reason == is.Reason {
+		if is == nil || is.Reason == v1alpha1.ReasonNothingHeld || was != nil && was.Status == is.Status && was.Reason == is.Reason {
 			continue
 		}
 		if quiet := was == nil && is.Status != metav1.ConditionTrue && kind != v1alpha1.ConditionAccepted; quiet {
@@ -79,7 +79,8 @@ func podTurns(old, next *v1alpha1.IncidentStatus) []turn {
 			case v1alpha1.HandlingPending, v1alpha1.HandlingUntouched:
 			}
 		}
-		if p.Verdict == before.Verdict || p.Handling == v1alpha1.HandlingPending {
+		// While a pod is pending its verdict is no news yet: the policy of its revision may isolate it before it is labelled.
+		if p.Handling == v1alpha1.HandlingPending || p.Verdict == before.Verdict && before.Handling != v1alpha1.HandlingPending {
 			continue
 		}
 		switch p.Verdict {

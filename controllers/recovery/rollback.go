@@ -14,6 +14,7 @@ import (
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
 	"cofferdam.dev/cofferdam/controllers/measure"
+	"cofferdam.dev/cofferdam/controllers/target"
 )
 
 // +kubebuilder:rbac:groups=apps,resources=deployments;statefulsets;daemonsets,verbs=patch
@@ -117,6 +118,7 @@ func judge(x *Execution, w *workload, good v1alpha1.KnownGoodImages) Outcome {
 	proven := int32(0)
 	for _, p := range workloadPods(x.All, w) {
 		switch {
+		case target.Ended(p): // an evicted pod may stay for ever, and runs nothing
 		case p.Labels[w.hashLabel] != w.hash:
 			old = append(old, p.Name)
 		default:

@@ -10,6 +10,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -91,15 +92,13 @@ func readDeployment(ctx context.Context, r client.Reader, key client.ObjectKey) 
 	return out, nil
 }
 
-// sameTemplate reports whether a ReplicaSet was made from the Deployment's current template: it carries the same mark and the same images. The mark
-// is unique to the Incident, so that two revisions that carry it can only differ in images.
-func sameTemplate(a, b *corev1.PodTemplateSpec) bool {
-	if a.Annotations[v1alpha1.RecoveredByAnnotation] != b.Annotations[v1alpha1.RecoveredByAnnotation] {
-		return false
-	}
-	image := func(c corev1.Container) string { return c.Name + "=" + c.Image }
-	return slices.EqualFunc(a.Spec.Containers, b.Spec.Containers, func(x, y corev1.Container) bool { return image(x) == image(y) }) &&
-		slices.EqualFunc(a.Spec.InitContainers, b.Spec.InitContainers, func(x, y corev1.Container) bool { return image(x) == image(y) })
+// sameTemplate reports whether the Deployment's controller made the ReplicaSet from this very template: they are equal but for the revision hash. The mark
+// alone does not tell revisions apart, because a template may be changed once more after it was rolled back.
+func sameTemplate(ofReplicaSet, current *corev1.PodTemplateSpec) bool {
+	a, b := ofReplicaSet.DeepCopy(), current.DeepCopy()
+	delete(a.Labels, appsv1.DefaultDeploymentUniqueLabelKey)
+	delete(b.Labels, appsv1.DefaultDeploymentUniqueLabelKey)
+	return equality.Semantic.DeepEqual(a, b)
 }
 
 func readStatefulSet(ctx context.Context, r client.Reader, key client.ObjectKey) (*workload, error) {

@@ -21,8 +21,13 @@ func Existing(kubeconfig string) (*Cluster, error) {
 	if _, err := os.Stat(kubectl); err != nil {
 		return nil, fmt.Errorf("kubectl is not built (%w): run \"make controlplane\" first", err)
 	}
-	rules := &clientcmd.ClientConfigLoadingRules{Precedence: filepath.SplitList(kubeconfig), WarnIfAllMissing: true}
-	raw, err := rules.Load()
+	files := filepath.SplitList(kubeconfig)
+	for _, file := range files {
+		if _, err := os.Stat(file); err != nil {
+			return nil, fmt.Errorf("read the kubeconfig: %w", err)
+		}
+	}
+	raw, err := (&clientcmd.ClientConfigLoadingRules{Precedence: files}).Load()
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", kubeconfig, err)
 	}

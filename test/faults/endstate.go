@@ -1,0 +1,153 @@
+package faults
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"cofferdam.dev/cofferdam/api/v1alpha1"
+	"cofferdam.dev/cofferdam/test/cluster"
+	"cofferdam.dev/cofferdam/test/scenario"
+)
+
+// EndState describes, line by line, everything that an Incident has left behind, without names, UIDs and times that differ from run to run. Pods that were created
+// as replacements and went again are left out: how many there are depends on how fast the controllers of Kubernetes are.
+func EndState(ctx context.Context, shop *scenario.Shop, inc *v1alpha1.Incident) ([]string, error) {
+	var out []string
+	add := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
+	describeStatus(inc, add)
+	for _, describe := range []func(context.Context, *scenario.Shop, *v1alpha1.Incident, func(string, ...any)) error{
+		describeWorkloads, describePods, describePolicies, describeSnapshots, describeRecords,
+	} {
+		if err := describe(ctx, shop, inc, add); err != nil {
+			return nil, err
+		}
+	}
+	slices.Sort(out)
+	return out, nil
+}
+
+func describeStatus(inc *v1alpha1.Incident, add func(string, ...any)) {
+	add("finalizers %v", inc.Finalizers)
+	for _, c := range inc.Status.Conditions {
+		add("condition %s=%s %s", c.Type, c.Status, c.Reason)
+	}
+	original := map[string]bool{}
+	for _, p := range inc.Status.Pods {
+		if p.Replacement == "" {
+			original[p.UID] = true
+			add("pod of %s: %s %s", p.Owner.Name, p.Handling, p.Verdict)
+		}
+	}
+	for _, r := range inc.Status.Revisions {
+		add("revision of %s: %s %v", r.Workload.Name, r.State, r.Images)
+	}
+	for _, e := range inc.Status.Evidence {
+		if e.Type == v1alpha1.EvidenceVolumeSnapshot || original[e.Pods[0]] {
+			add("evidence %s of a %s: %s", e.Type, e.Subject.Kind, e.State)
+		}
+	}
+	for _, j := range inc.Status.Journal {
+		switch {
+		case j.Object.Kind == "Pod" && !original[j.Object.UID]:
+		default:
+			add("journal %s %s: %s", j.Action, j.Object.Kind, j.State)
+		}
+	}
+	if rec := inc.Status.Recovery; rec != nil {
+		for _, st := range rec.Steps {
+			add("step %s: %s", st.Name, st.State)
+		}
+	}
+}
+
+func describeWorkloads(ctx context.Context, shop *scenario.Shop, inc *v1alpha1.Incident, add func(string, ...any)) error {
+	var deployments appsv1.DeploymentList
+	if err := shop.Admin.List(ctx, &deployments, client.InNamespace(shop.Namespace)); err != nil {
+		return err
+	}
+	for _, d := range deployments.Items {
+		add("deployment %s: %s, marked %t, %d replicas, generation %d", d.Name, d.Spec.Template.Spec.Containers[0].Image,
+			d.Spec.Template.Annotations[v1alpha1.RecoveredByAnnotation] == string(inc.UID), *d.Spec.Replicas, d.Generation)
+	}
+	var sets appsv1.StatefulSetList
+	if err := shop.Admin.List(ctx, &sets, client.InNamespace(shop.Namespace)); err != nil {
+		return err
+	}
+	for _, s := range sets.Items {
+		add("statefulset %s: %s, marked %t, generation %d", s.Name, s.Spec.Template.Spec.Containers[0].Image,
+			s.Spec.Template.Annotations[v1alpha1.RecoveredByAnnotation] == string(inc.UID), s.Generation)
+	}
+	return nil
+}
+
+func describePods(ctx context.Context, shop *scenario.Shop, _ *v1alpha1.Incident, add func(string, ...any)) error {
+	var pods corev1.PodList
+	if err := shop.Admin.List(ctx, &pods, client.InNamespace(shop.Namespace)); err != nil {
+		return err
+	}
+	for _, p := range pods.Items {
+		quarantined := 0
+		for k := range p.Labels {
+			if strings.HasPrefix(k, v1alpha1.QuarantineLabelPrefix) {
+				quarantined++
+			}
+		}
+		add("live pod of %q: %s, %d holds, %d owners", p.Labels["app"], p.Spec.Containers[0].Image, quarantined, len(p.OwnerReferences))
+	}
+	return nil
+}
+
+func describePolicies(ctx context.Context, shop *scenario.Shop, inc *v1alpha1.Incident, add func(string, ...any)) error {
+	var policies networkingv1.NetworkPolicyList
+	if err := shop.Admin.List(ctx, &policies, client.InNamespace(shop.Namespace)); err != nil {
+		return err
+	}
+	for _, p := range policies.Items {
+		add("policy of ours %t: %d keys", p.Labels[v1alpha1.IncidentUIDLabel] == string(inc.UID), len(p.Spec.PodSelector.MatchLabels))
+	}
+	return nil
+}
+
+func describeSnapshots(ctx context.Context, shop *scenario.Shop, _ *v1alpha1.Incident, add func(string, ...any)) error {
+	var snapshots snapshotv1.VolumeSnapshotList
+	if err := shop.Admin.List(ctx, &snapshots, client.InNamespace(shop.Namespace)); err != nil {
+		return err
+	}
+	for _, v := range snapshots.Items {
+		var content snapshotv1.VolumeSnapshotContent
+		if err := shop.Admin.Get(ctx, client.ObjectKey{Name: *v.Status.BoundVolumeSnapshotContentName}, &content); err != nil {
+			return err
+		}
+		add("snapshot of %s: %s", *v.Spec.Source.PersistentVolumeClaimName, content.Spec.DeletionPolicy)
+	}
+	return nil
+}
+
+// describeRecords counts what is kept in the operator's namespace about the pods that the Incident began with.
+func describeRecords(ctx context.Context, shop *scenario.Shop, inc *v1alpha1.Incident, add func(string, ...any)) error {
+	var list corev1.ConfigMapList
+	if err := shop.Admin.List(ctx, &list, client.InNamespace(cluster.OperatorNamespace), client.MatchingLabels{v1alpha1.IncidentUIDLabel: string(inc.UID)}); err != nil {
+		return err
+	}
+	stored := map[string]bool{}
+	for _, cm := range list.Items {
+		stored[fmt.Sprintf("ConfigMap %s/%s", cm.Namespace, cm.Name)] = true
+		if cm.Labels[v1alpha1.RefusalsLabel] != "" {
+			add("refusals are left")
+		}
+	}
+	for _, e := range inc.Status.Evidence {
+		if e.Type == v1alpha1.EvidenceManifests && !stored[e.Location] {
+			add("record %s of status is not stored", e.Location)
+		}
+	}
+	return nil
+}

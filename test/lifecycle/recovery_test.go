@@ -1,0 +1,104 @@
+package lifecycle
+
+import (
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"cofferdam.dev/cofferdam/api/v1alpha1"
+	"cofferdam.dev/cofferdam/test/builder"
+	"cofferdam.dev/cofferdam/test/scenario"
+)
+
+var _ = Describe("Recovery", func() {
+	recovering := func(ctx SpecContext, shop *scenario.Shop, plan string) {
+		GinkgoHelper()
+		declare(ctx, shop, "miner", builder.UsePlan(plan), builder.Targets(builder.Target(v1alpha1.TargetDeployment, "", scenario.Web)))
+		await(ctx, shop, "miner", "contained", scenario.Is(v1alpha1.ConditionContained))
+		Expect(shop.SetGoal(ctx, "miner", v1alpha1.GoalRecover)).To(Succeed())
+	}
+
+	It("does not start with a plan that does not exist, and starts once it does", func(ctx SpecContext) {
+		shop := openShop(ctx)
+		recovering(ctx, shop, "later")
+		inc := await(ctx, shop, "miner", "stalled", scenario.HasReason(v1alpha1.ConditionRecovered, v1alpha1.ReasonPlanNotFound))
+		Expect(scenario.Is(v1alpha1.ConditionStalled)(inc)).To(BeTrue())
+		Expect(scenario.Is(v1alpha1.ConditionContained)(inc)).To(BeTrue())
+		plan := builder.Plan(shop.Namespace, "later", builder.Verify("look", "v1", "Service", scenario.Web, ""))
+		Expect(shop.Admin.Create(ctx, plan)).To(Succeed())
+		await(ctx, shop, "miner", "recovered", scenario.Is(v1alpha1.ConditionRecovered))
+	})
+
+	It("does not start with a plan whose steps form a circle", func(ctx SpecContext) {
+		shop := openShop(ctx)
+		first, second := builder.Approve("first", "second"), builder.Approve("second", "first")
+		plan := builder.Plan(shop.Namespace, "circle", first, second)
+		Expect(shop.Admin.Create(ctx, plan)).To(Succeed())
+		Eventually(ctx, func() string {
+			Expect(shop.Admin.Get(ctx, client.ObjectKeyFromObject(plan), plan)).To(Succeed())
+			if c := apimeta.FindStatusCondition(plan.Status.Conditions, v1alpha1.ConditionReady); c != nil {
+				return c.Reason
+			}
+			return ""
+		}).WithTimeout(scenario.Patience).Should(Equal(v1alpha1.ReasonCyclicDependencies))
+		recovering(ctx, shop, "circle")
+		inc := await(ctx, shop, "miner", "stalled", scenario.HasReason(v1alpha1.ConditionRecovered, v1alpha1.ReasonPlanInvalid))
+		Expect(apimeta.FindStatusCondition(inc.Status.Conditions, v1alpha1.ConditionRecovered).Message).To(ContainSubstring("first -> second -> first"))
+		Expect(inc.Status.Recovery).To(BeNil())
+	})
+
+	It("stalls at a deadline, says what it waits for, and goes on when that comes true", func(ctx SpecContext) {
+		shop := openShop(ctx)
+		step := builder.Verify("look", "v1", "Service", "missing", "")
+		step.DeadlineSeconds = 1
+		Expect(shop.Admin.Create(ctx, builder.Plan(shop.Namespace, "slow", step))).To(Succeed())
+		recovering(ctx, shop, "slow")
+		inc := await(ctx, shop, "miner", "overdue", stepIs("look", v1alpha1.StepOverdue))
+		Expect(scenario.Is(v1alpha1.ConditionStalled)(inc)).To(BeTrue())
+		Expect(inc.Status.Recovery.Steps[0].Message).To(ContainSubstring("missing does not exist"))
+		_, err := server.Kubectl("create", "service", "clusterip", "missing", "--tcp=80", "-n", shop.Namespace)
+		Expect(err).NotTo(HaveOccurred())
+		await(ctx, shop, "miner", "recovered", scenario.Is(v1alpha1.ConditionRecovered))
+	})
+
+	It("executes the plan that it started with, and counts only approvals of that plan", func(ctx SpecContext) {
+		shop := openShop(ctx)
+		plan := builder.Plan(shop.Namespace, "stable", builder.Approve("sign-off"))
+		Expect(shop.Admin.Create(ctx, plan)).To(Succeed())
+		recovering(ctx, shop, "stable")
+		inc := await(ctx, shop, "miner", "waiting for approval", stepIs("sign-off", v1alpha1.StepRunning))
+		digest := inc.Status.Recovery.PlanDigest
+
+		By("editing the plan, and approving something else")
+		edited := plan.DeepCopy()
+		edited.Spec.Steps[0].Approve.Required = 2
+		Expect(shop.Admin.Patch(ctx, edited, client.MergeFrom(plan))).To(Succeed())
+		wrong := inc.DeepCopy()
+		builder.Approval("sign-off", shop.ApproverName, "sha256:0")(wrong)
+		Expect(shop.Approver.Patch(ctx, wrong, client.MergeFrom(inc))).To(Succeed())
+		inc = await(ctx, shop, "miner", "still waiting", stepIs("sign-off", v1alpha1.StepRunning))
+		Expect(inc.Status.Recovery.PlanDigest).To(Equal(digest))
+		Expect(inc.Status.Recovery.Steps[0].Message).To(ContainSubstring("waits for 1 of 1 approvals"))
+
+		By("approving it")
+		Expect(shop.Approve(ctx, "miner", "sign-off")).To(Succeed())
+		await(ctx, shop, "miner", "recovered", scenario.Is(v1alpha1.ConditionRecovered))
+	})
+
+	It("gives clean pods their labels back when the release says so", func(ctx SpecContext) {
+		shop := openShop(ctx, refuseReplacements)
+		release := builder.Release("let-go", "sign-off")
+		release.Release.HeldPods = v1alpha1.HeldPodRestore
+		Expect(shop.Admin.Create(ctx, builder.Plan(shop.Namespace, "false-alarm", builder.Approve("sign-off"), release))).To(Succeed())
+		recovering(ctx, shop, "false-alarm")
+		await(ctx, shop, "miner", "waiting for approval", stepIs("sign-off", v1alpha1.StepRunning))
+		Expect(podsOf(ctx, shop, scenario.Web)).To(BeEmpty())
+		Expect(shop.Approve(ctx, "miner", "sign-off")).To(Succeed())
+		inc := await(ctx, shop, "miner", "recovered", scenario.Is(v1alpha1.ConditionRecovered))
+		for _, p := range originals(inc) {
+			Expect(p.Verdict).To(Equal(v1alpha1.VerdictReleased))
+			Expect(pod(ctx, shop, p.Name).Labels).To(HaveKeyWithValue("app", scenario.Web))
+		}
+	})
+})
