@@ -203,6 +203,12 @@ type PodStatus struct {
 	// +optional
 	Owner ObjectRef `json:"owner,omitempty,omitzero"`
 
+	// revision is the id, in status.revisions, of the revision that the pod was created from. A bare pod has none.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	Revision string `json:"revision,omitempty"`
+
 	// replacement is "Yes" when the pod was created from a compromised revision after quarantine began.
 	// +optional
 	// +kubebuilder:validation:Enum=Yes

@@ -143,7 +143,8 @@ const (
 )
 
 // ReleaseStep lifts quarantine in the plan's namespace: from the compromised revisions of the workloads that this plan rolled back, and from
-// the refusal of their new Jobs. It waits until no pod of such a revision is left, except quarantined evidence.
+// the refusal of their new Jobs. It waits until no pod of such a revision is left, except quarantined evidence. Jobs that a CronJob had started before stay
+// quarantined until the Incident is closed.
 type ReleaseStep struct {
 	// heldPods says what happens to pods that are still quarantined. "Keep" (default) leaves them, as evidence, until the Incident is
 	// closed. "Restore" gives them their labels back and releases the revisions of workloads that were not rolled back as well; use it

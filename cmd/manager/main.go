@@ -19,8 +19,6 @@ import (
 	"cofferdam.dev/cofferdam/controllers"
 )
 
-// +kubebuilder:rbac:groups=authentication.k8s.io,resources=tokenreviews,verbs=create
-
 type options struct {
 	metricsAddress, probeAddress, operatorNamespace string
 	leaderElect                                     bool

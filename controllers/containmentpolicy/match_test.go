@@ -3,6 +3,7 @@ package containmentpolicy
 import (
 	"encoding/json"
 	"errors"
+	"maps"
 	"os"
 	"strings"
 	"testing"
@@ -19,8 +20,8 @@ func policy(name string, at v1alpha1.AppliesTo) v1alpha1.ContainmentPolicy {
 	return v1alpha1.ContainmentPolicy{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.ContainmentPolicySpec{AppliesTo: at}}
 }
 
-func inNamespaces(key, value string) *metav1.LabelSelector {
-	return &metav1.LabelSelector{MatchLabels: map[string]string{key: value}}
+func ofTeam(team string) *metav1.LabelSelector {
+	return &metav1.LabelSelector{MatchLabels: map[string]string{"team": team}}
 }
 
 func TestMatch(t *testing.T) {
@@ -30,12 +31,12 @@ func TestMatch(t *testing.T) {
 	breach := policy("breach", v1alpha1.AppliesTo{Categories: []v1alpha1.Category{"DataBreach"}})
 	severe := policy("severe", v1alpha1.AppliesTo{Severities: []v1alpha1.Severity{"High", "Critical"}})
 	minor := policy("minor", v1alpha1.AppliesTo{Severities: []v1alpha1.Severity{"Low"}})
-	shops := policy("shops", v1alpha1.AppliesTo{NamespaceSelector: inNamespaces("team", "shop")})
-	banks := policy("banks", v1alpha1.AppliesTo{NamespaceSelector: inNamespaces("team", "bank")})
+	shops := policy("shops", v1alpha1.AppliesTo{NamespaceSelector: ofTeam("shop")})
+	banks := policy("banks", v1alpha1.AppliesTo{NamespaceSelector: ofTeam("bank")})
 	broken := policy("broken", v1alpha1.AppliesTo{NamespaceSelector: unreadable})
 	brokenBreach := policy("broken-breach", v1alpha1.AppliesTo{NamespaceSelector: unreadable, Categories: []v1alpha1.Category{"DataBreach"}})
-	exact := policy("exact", v1alpha1.AppliesTo{NamespaceSelector: inNamespaces("team", "shop"), Categories: []v1alpha1.Category{"Malware"}, Severities: []v1alpha1.Severity{"High"}})
-	nearly := policy("nearly", v1alpha1.AppliesTo{NamespaceSelector: inNamespaces("team", "shop"), Categories: []v1alpha1.Category{"Malware"}, Severities: []v1alpha1.Severity{"Low"}})
+	exact := policy("exact", v1alpha1.AppliesTo{NamespaceSelector: ofTeam("shop"), Categories: []v1alpha1.Category{"Malware"}, Severities: []v1alpha1.Severity{"High"}})
+	nearly := policy("nearly", v1alpha1.AppliesTo{NamespaceSelector: ofTeam("shop"), Categories: []v1alpha1.Category{"Malware"}, Severities: []v1alpha1.Severity{"Low"}})
 
 	cases := map[string]struct {
 		named    string
@@ -88,9 +89,7 @@ func defaultsOf(schema map[string]any, path string) map[string]any {
 	}
 	properties, _ := schema["properties"].(map[string]any)
 	for name, p := range properties {
-		for at, d := range defaultsOf(p.(map[string]any), path+"."+name) {
-			out[at] = d
-		}
+		maps.Copy(out, defaultsOf(p.(map[string]any), path+"."+name))
 	}
 	return out
 }
@@ -103,9 +102,7 @@ func leavesOf(object any, path string) map[string]any {
 	}
 	out := map[string]any{}
 	for name, f := range fields {
-		for at, v := range leavesOf(f, path+"."+name) {
-			out[at] = v
-		}
+		maps.Copy(out, leavesOf(f, path+"."+name))
 	}
 	return out
 }

@@ -37,7 +37,7 @@ func Claims(pods []*corev1.Pod) map[client.ObjectKey][]string {
 	out := map[client.ObjectKey][]string{}
 	for _, p := range pods {
 		for _, v := range p.Spec.Volumes {
-			name := ""
+			var name string
 			switch {
 			case v.PersistentVolumeClaim != nil:
 				name = v.PersistentVolumeClaim.ClaimName

@@ -249,7 +249,7 @@ func TestObserveDeclaresGaps(t *testing.T) {
 			if item.State != v1alpha1.EvidenceGap || !strings.Contains(item.Message, tc.want) {
 				t.Errorf("Observe() = %s %q, want a gap: %q", item.State, item.Message, tc.want)
 			}
-			if step != (Step{}) {
+			if step.Create != nil || step.Retain != nil {
 				t.Errorf("step = %+v, want nothing to write for a gap", step)
 			}
 		})
@@ -285,8 +285,11 @@ func TestObserveWaits(t *testing.T) {
 			if item.State != v1alpha1.EvidencePending || !strings.Contains(item.Message, tc.want) {
 				t.Errorf("Observe() = %s %q, want it to wait: %q", item.State, item.Message, tc.want)
 			}
-			if step != (Step{}) {
+			if step.Create != nil || step.Retain != nil {
 				t.Errorf("step = %+v, want nothing to write", step)
+			}
+			if got, want := step.Retained != nil, tc.want == "ready to use"; got != want {
+				t.Errorf("Retain was observed: %v, want %v: only of a content that is bound both ways", got, want)
 			}
 		})
 	}
@@ -353,8 +356,11 @@ func TestObserveCollects(t *testing.T) {
 	want := w.item
 	want.State, want.Message, want.TakenAt = v1alpha1.EvidenceCollected, "", metav1.NewTime(now.Add(-time.Minute))
 	want.Location = "VolumeSnapshot shop/" + w.snap.Name + ", VolumeSnapshotContent content"
-	if diff := cmp.Diff(want, item); diff != "" || step != (Step{}) {
-		t.Errorf("Observe() (-want +got), step %+v:\n%s", step, diff)
+	if diff := cmp.Diff(want, item); diff != "" {
+		t.Errorf("Observe() (-want +got):\n%s", diff)
+	}
+	if step.Create != nil || step.Retain != nil || step.Retained == nil || step.Retained.UID != "content-uid" {
+		t.Errorf("step = %+v, want only that Retain was observed", step)
 	}
 	if late, _ := safe().after(time.Hour).observe(t); late.State != v1alpha1.EvidenceCollected {
 		t.Errorf("a snapshot that is ready when it is first looked at after the deadline = %+v, want it collected", late)

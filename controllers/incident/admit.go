@@ -57,8 +57,7 @@ func (s *scope) admit(ctx context.Context) error {
 
 // noteProblem keeps a *target.Problem for the Accepted condition and passes on any other error.
 func (s *scope) noteProblem(err error) error {
-	var p *target.Problem
-	if errors.As(err, &p) {
+	if p, ok := errors.AsType[*target.Problem](err); ok {
 		s.problem = p
 		return nil
 	}

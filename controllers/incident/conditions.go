@@ -127,7 +127,7 @@ func (s *scope) verdicts() string {
 	for _, p := range s.next.Pods {
 		count[p.Verdict]++
 	}
-	out := fmt.Sprintf("%d of %d pods isolated", count[v1alpha1.VerdictIsolated], len(s.next.Pods))
+	out := []string{fmt.Sprintf("%d of %d pods isolated", count[v1alpha1.VerdictIsolated], len(s.next.Pods))}
 	for _, v := range []struct {
 		verdict v1alpha1.Verdict
 		word    string
@@ -136,10 +136,10 @@ func (s *scope) verdicts() string {
 		{v1alpha1.VerdictGone, "gone"}, {v1alpha1.VerdictReleased, "released"},
 	} {
 		if n := count[v.verdict]; n > 0 {
-			out += fmt.Sprintf(", %d %s", n, v.word)
+			out = append(out, fmt.Sprintf("%d %s", n, v.word))
 		}
 	}
-	return out
+	return strings.Join(out, ", ")
 }
 
 func (s *scope) evidenceCollected() metav1.Condition {

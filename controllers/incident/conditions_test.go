@@ -45,8 +45,9 @@ func proven(p v1alpha1.PodStatus) bool {
 		return true
 	case v1alpha1.VerdictIsolated, v1alpha1.VerdictReleased:
 		return p.Handling != v1alpha1.HandlingPending
+	default:
+		return false
 	}
-	return false
 }
 
 // Every combination of three pods, in every order: Contained is True exactly when all of them are proven, and never in a pass that saw less.

@@ -43,7 +43,7 @@ func (s *scope) recordTargets() {
 			continue
 		}
 		entry := v1alpha1.PodStatus{
-			Namespace: p.Pod.Namespace, Name: p.Pod.Name, UID: string(p.Pod.UID), Owner: p.Workload,
+			Namespace: p.Pod.Namespace, Name: p.Pod.Name, UID: string(p.Pod.UID), Owner: p.Workload, Revision: p.Revision,
 			Handling: v1alpha1.HandlingPending, Verdict: v1alpha1.VerdictUnknown,
 		}
 		if s.heldRevision(s.incident.Status.Revisions, p.Revision) {

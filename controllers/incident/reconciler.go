@@ -13,6 +13,7 @@ import (
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
 	"cofferdam.dev/cofferdam/controllers/foreign"
@@ -58,12 +59,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 // forgetRehearsal starts anew when nothing was ever held: what a dry run or a refused attempt recorded binds nobody.
 func forgetRehearsal(inc *v1alpha1.Incident) {
 	st := &inc.Status
-	for _, f := range inc.Finalizers {
-		if f == v1alpha1.HoldFinalizer {
-			return
-		}
-	}
-	if !st.ReleasedAt.IsZero() {
+	if controllerutil.ContainsFinalizer(inc, v1alpha1.HoldFinalizer) || !st.ReleasedAt.IsZero() {
 		return
 	}
 	st.Policy, st.Targets, st.Pods, st.Revisions, st.Evidence, st.Recovery = nil, nil, nil, nil, nil, nil

@@ -145,7 +145,13 @@ func (s *scope) releaseStep(ctx context.Context, step v1alpha1.ReleaseStep) (rec
 		if !mine || !restore && !recovery.RolledBack(s.next.Recovery.Plan, r.Workload) {
 			continue
 		}
-		if left := s.attachedPods(r); !restore && len(left) > 0 {
+		left := s.attachedPods(r)
+		switch {
+		case restore || len(left) == 0:
+		case r.Workload.Kind == string(v1alpha1.TargetCronJob):
+			// A Job that runs is not replaced by rolling its CronJob back: it stays quarantined.
+			continue
+		default:
 			return recovery.Outcome{Message: "waits until pods of the compromised revision are gone: " + strings.Join(left, ", ")}, nil
 		}
 		waiting, err := s.liftRevision(ctx, r)
@@ -157,12 +163,12 @@ func (s *scope) releaseStep(ctx context.Context, step v1alpha1.ReleaseStep) (rec
 	return recovery.Outcome{Done: true, Message: fmt.Sprintf("%d revisions released; %d pods stay quarantined until the Incident is closed", lifted, len(s.heldPods()))}, nil
 }
 
-// attachedPods are the quarantined pods of the revision's workload that were not detached as evidence and still run.
+// attachedPods are the quarantined pods of the revision that were not detached as evidence and still run.
 func (s *scope) attachedPods(r *v1alpha1.RevisionStatus) []string {
 	var out []string
 	for i := range s.next.Pods {
 		p := &s.next.Pods[i]
-		if p.Owner.UID == r.Workload.UID && p.Handling == v1alpha1.HandlingAttached && p.Verdict != v1alpha1.VerdictGone {
+		if p.Revision == r.ID && p.Handling == v1alpha1.HandlingAttached && p.Verdict != v1alpha1.VerdictGone {
 			out = append(out, p.Name)
 		}
 	}

@@ -111,7 +111,7 @@ func (g generator) exceptions() []Exception {
 }
 
 // peersNear returns a rule's peers: none, random ones, or those of an exception.
-func (g generator) peersNear(d Direction, exceptions []Exception) []npPeer {
+func (g generator) peersNear(exceptions []Exception) []npPeer {
 	var out []npPeer
 	for range g.IntN(12) % 4 {
 		if len(exceptions) > 0 && g.IntN(2) == 0 {
@@ -145,12 +145,12 @@ func (g generator) policies(exceptions []Exception) []*policy {
 		s := spec{PodSelector: pick(g, everything(), everything(), labelled("app", "web"), exists("app"), expression("app", metav1.LabelSelectorOpNotIn, "db"))}
 		for range g.IntN(2) {
 			s.Ingress = append(s.Ingress, networkingv1.NetworkPolicyIngressRule{
-				From: g.peersNear(DirectionIngress, exceptions), Ports: g.portsNear(DirectionIngress, exceptions),
+				From: g.peersNear(exceptions), Ports: g.portsNear(DirectionIngress, exceptions),
 			})
 		}
 		for range g.IntN(2) {
 			s.Egress = append(s.Egress, networkingv1.NetworkPolicyEgressRule{
-				To: g.peersNear(DirectionEgress, exceptions), Ports: g.portsNear(DirectionEgress, exceptions),
+				To: g.peersNear(exceptions), Ports: g.portsNear(DirectionEgress, exceptions),
 			})
 		}
 		s.PolicyTypes = pick(g, nil, nil, []networkingv1.PolicyType{typeIngress}, []networkingv1.PolicyType{typeEgress},
@@ -299,7 +299,7 @@ func TestMonotony(t *testing.T) {
 		policies, pod := g.policies(exceptions), g.subject()
 		before := Evaluate(pod, policies, exceptions)
 
-		more := newPolicy("more", ingress(everything(), g.peersNear(DirectionIngress, exceptions), g.ports(DirectionIngress)...))
+		more := newPolicy("more", ingress(everything(), g.peersNear(exceptions), g.ports(DirectionIngress)...))
 		after := Evaluate(pod, append(slices.Clone(policies), more), exceptions)
 		for _, l := range before {
 			if l.Reason != ReasonNotSelected && !slices.Contains(after, l) {

@@ -99,7 +99,7 @@ func TestRoundTrips(t *testing.T) {
 				"last in, first out":      {hold(first, a), hold(second, b), free(second), free(first)},
 				"first in, first out":     {hold(first, a), hold(second, b), free(first), free(second)},
 				"repeated by each":        {hold(first, a), hold(first, a), hold(second, b), hold(second, b), free(first), free(first), free(second)},
-				"out and in in between":   {hold(first, a), hold(second, b), free(first), hold(first, a), free(second), free(first)},
+				"out and back in":         {hold(first, a), hold(second, b), free(first), hold(first, a), free(second), free(first)},
 				"held again when all out": {hold(first, a), free(first), hold(second, b), free(second)},
 			} {
 				cases[order+": detach "+map[bool]string{true: "yes", false: "no"}[a]+map[bool]string{true: ", yes", false: ", no"}[b]] = acts
@@ -108,29 +108,39 @@ func TestRoundTrips(t *testing.T) {
 	}
 	for name, acts := range cases {
 		t.Run(name, func(t *testing.T) {
-			pod, holders, detached := webPod(), map[types.UID]bool{}, false
-			for i, a := range acts {
+			pod, expected := webPod(), holding{by: map[types.UID]bool{}}
+			for _, a := range acts {
 				pod = a.on(t, pod)
-				holders[a.by] = !a.release
-				if !a.release && a.detach {
-					detached = true
-				}
-				for _, uid := range []types.UID{first, second} {
-					if got := Holds(pod, uid); got != holders[uid] {
-						t.Errorf("after act %d Holds(%s) = %v, want %v", i, uid, got, holders[uid])
-					}
-				}
-				if !holders[first] && !holders[second] {
-					detached = false
-				}
-				if _, has := pod.Labels["app"]; has == detached {
-					t.Errorf("after act %d the labels are %v, want its own to be gone: %v", i, pod.Labels, detached)
-				}
+				expected.after(a)
+				expected.check(t, pod)
 			}
 			if diff := cmp.Diff(webPod(), pod); diff != "" {
 				t.Errorf("after the last release (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// holding is who should hold the pod, and whether its own labels should be off.
+type holding struct {
+	by       map[types.UID]bool
+	detached bool
+}
+
+func (h *holding) after(a act) {
+	h.by[a.by] = !a.release
+	h.detached = (h.by[first] || h.by[second]) && (h.detached || a.detach)
+}
+
+func (h *holding) check(t *testing.T, pod *corev1.Pod) {
+	t.Helper()
+	for _, uid := range []types.UID{first, second} {
+		if got := Holds(pod, uid); got != h.by[uid] {
+			t.Errorf("Holds(%s) = %v, want %v", uid, got, h.by[uid])
+		}
+	}
+	if _, has := pod.Labels["app"]; has == h.detached {
+		t.Errorf("labels %v, want the pod's own to be off: %v", pod.Labels, h.detached)
 	}
 }
 

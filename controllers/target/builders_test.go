@@ -34,8 +34,8 @@ func spec(image string) corev1.PodSpec {
 	return corev1.PodSpec{Containers: []corev1.Container{{Name: "main", Image: image}}}
 }
 
-func template(image string, labels map[string]string) corev1.PodTemplateSpec {
-	return corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: spec(image)}
+func template(image string) corev1.PodTemplateSpec {
+	return corev1.PodTemplateSpec{Spec: spec(image)}
 }
 
 func selecting(key, value string) *metav1.LabelSelector {
@@ -63,30 +63,30 @@ func detached(p *corev1.Pod) *corev1.Pod {
 
 func replicaSet(name, uid, ownerUID, image string, replicas int32) *appsv1.ReplicaSet {
 	return &appsv1.ReplicaSet{ObjectMeta: meta(name, uid, ownerUID, nil), Spec: appsv1.ReplicaSetSpec{
-		Replicas: &replicas, Selector: selecting("pod-template-hash", uid), Template: template(image, nil),
+		Replicas: &replicas, Selector: selecting("pod-template-hash", uid), Template: template(image),
 	}}
 }
 
 func statefulSet(uid, image, updateRevision string) *appsv1.StatefulSet {
 	return &appsv1.StatefulSet{
 		ObjectMeta: meta("db", uid, "", nil),
-		Spec:       appsv1.StatefulSetSpec{Selector: selecting("app", "web"), Template: template(image, nil)},
+		Spec:       appsv1.StatefulSetSpec{Selector: selecting("app", "web"), Template: template(image)},
 		Status:     appsv1.StatefulSetStatus{UpdateRevision: updateRevision},
 	}
 }
 
 func daemonSet(uid, image string) *appsv1.DaemonSet {
-	return &appsv1.DaemonSet{ObjectMeta: meta("agent", uid, "", nil), Spec: appsv1.DaemonSetSpec{Selector: selecting("app", "web"), Template: template(image, nil)}}
+	return &appsv1.DaemonSet{ObjectMeta: meta("agent", uid, "", nil), Spec: appsv1.DaemonSetSpec{Selector: selecting("app", "web"), Template: template(image)}}
 }
 
 func cronJob(uid, image string) *batchv1.CronJob {
 	out := &batchv1.CronJob{ObjectMeta: meta("nightly", uid, "", nil)}
-	out.Spec.JobTemplate.Spec.Template = template(image, nil)
+	out.Spec.JobTemplate.Spec.Template = template(image)
 	return out
 }
 
 func job(name, ownerUID, image string) *batchv1.Job {
-	return &batchv1.Job{ObjectMeta: meta(name, "uid-"+name, ownerUID, nil), Spec: batchv1.JobSpec{Template: template(image, nil)}}
+	return &batchv1.Job{ObjectMeta: meta(name, "uid-"+name, ownerUID, nil), Spec: batchv1.JobSpec{Template: template(image)}}
 }
 
 func resolved(kind v1alpha1.TargetKind, name, uid string) v1alpha1.ResolvedTarget {

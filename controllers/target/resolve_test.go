@@ -19,8 +19,8 @@ func named(kind v1alpha1.TargetKind, name string) v1alpha1.Target {
 	return v1alpha1.Target{Kind: kind, Name: name}
 }
 
-func selected(kind v1alpha1.TargetKind, key, value string) v1alpha1.Target {
-	return v1alpha1.Target{Kind: kind, Selector: selecting(key, value)}
+func podsOf(app string) v1alpha1.Target {
+	return v1alpha1.Target{Kind: v1alpha1.TargetPod, Selector: selecting("app", app)}
 }
 
 func declare(recorded []v1alpha1.ResolvedTarget, targets ...v1alpha1.Target) *v1alpha1.Incident {
@@ -41,7 +41,7 @@ func TestResolve(t *testing.T) {
 
 	inOther := named(v1alpha1.TargetPod, "web")
 	inOther.Namespace = "other"
-	byName, bySelector := named(v1alpha1.TargetPod, "web"), selected(v1alpha1.TargetPod, "app", "web")
+	byName, bySelector := named(v1alpha1.TargetPod, "web"), podsOf("web")
 	broken := v1alpha1.Target{Kind: v1alpha1.TargetPod, Selector: &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "app", Operator: "Like"}}}}
 	recorded := entry(byName, "shop", "web", "uid-of-an-earlier-web")
 
@@ -60,7 +60,7 @@ func TestResolve(t *testing.T) {
 		"only new entries are looked up":  {inc: declare([]v1alpha1.ResolvedTarget{recorded}, byName, bySelector), want: []v1alpha1.ResolvedTarget{recorded, entry(bySelector, "shop", "api", "uid-api"), entry(bySelector, "shop", "web", "uid-web")}},
 		"missing name":                    {inc: declare(nil, byName, named(v1alpha1.TargetPod, "nobody")), reason: v1alpha1.ReasonTargetNotFound, words: []string{"Pod shop/nobody"}},
 		"name of an object of other kind": {inc: declare(nil, named(v1alpha1.TargetDeployment, "web")), reason: v1alpha1.ReasonTargetNotFound, words: []string{"Deployment shop/web"}},
-		"selector that matches nothing":   {inc: declare(nil, byName, selected(v1alpha1.TargetPod, "app", "nobody")), reason: v1alpha1.ReasonNothingSelected, words: []string{"spec.targets[1]", "app=nobody", "namespace shop"}},
+		"selector that matches nothing":   {inc: declare(nil, byName, podsOf("nobody")), reason: v1alpha1.ReasonNothingSelected, words: []string{"spec.targets[1]", "app=nobody", "namespace shop"}},
 		"selector that cannot be read":    {inc: declare(nil, broken), reason: v1alpha1.ReasonNothingSelected, words: []string{"cannot be read"}},
 	}
 	for kind, name := range map[v1alpha1.TargetKind]string{
@@ -117,7 +117,7 @@ func (unreadable) List(context.Context, client.ObjectList, ...client.ListOption)
 
 // What could not be read is not a problem of the Incident: nobody has to correct anything.
 func TestResolveDoesNotBlameTheIncidentForTheServer(t *testing.T) {
-	for name, tc := range map[string]v1alpha1.Target{"name": named(v1alpha1.TargetPod, "web"), "selector": selected(v1alpha1.TargetPod, "app", "web")} {
+	for name, tc := range map[string]v1alpha1.Target{"name": named(v1alpha1.TargetPod, "web"), "selector": podsOf("web")} {
 		t.Run(name, func(t *testing.T) {
 			var p *Problem
 			if _, err := Resolve(context.Background(), unreadable{}, declare(nil, tc)); err == nil || errors.As(err, &p) {
@@ -142,7 +142,7 @@ func TestResolveRefusesMoreThanStatusHolds(t *testing.T) {
 			for i := range tc.objects {
 				objs = append(objs, pod(fmt.Sprintf("p%d", i), "", bad, map[string]string{"app": "web"}))
 			}
-			_, err := Resolve(context.Background(), reader(objs...), declare(nil, selected(v1alpha1.TargetPod, "app", "web")))
+			_, err := Resolve(context.Background(), reader(objs...), declare(nil, podsOf("web")))
 			wantProblem(t, err, tc.reason)
 		})
 	}
@@ -152,7 +152,7 @@ func TestKey(t *testing.T) {
 	a, b := named(v1alpha1.TargetPod, "a"), named(v1alpha1.TargetPod, "b")
 	other := a
 	other.Namespace = "other"
-	if Key(a) != Key(a) || Key(a) == Key(b) || Key(a) == Key(other) {
+	if same := a; Key(a) != Key(same) || Key(a) == Key(b) || Key(a) == Key(other) {
 		t.Errorf("keys %s, %s, %s: want the same for the same content only", Key(a), Key(b), Key(other))
 	}
 }

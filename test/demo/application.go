@@ -46,6 +46,7 @@ func (d *demo) openShop(ctx context.Context) error {
 		return err
 	}
 	blank()
+	say("web and db run the image registry.k8s.io/pause:3.10, which is taken to be compromised; blog runs a clean one, and is there to be left alone.")
 	say("allow-web allows everything to and from pods with the label app=web. allow-everything does so for every pod, with or without labels.")
 	return nil
 }
@@ -110,7 +111,7 @@ func (d *demo) untouched(ctx context.Context, apps ...string) error {
 			problems = append(problems, fmt.Errorf("%s had no pods", app))
 		}
 		if !equality.Semantic.DeepEqual(was, is) {
-			problems = append(problems, fmt.Errorf("the pods of %s were %v and are %v", app, was, is))
+			problems = append(problems, fmt.Errorf("the pods of %s were %+v and are %+v", app, was, is))
 		}
 	}
 	return errors.Join(problems...)
@@ -118,15 +119,15 @@ func (d *demo) untouched(ctx context.Context, apps ...string) error {
 
 // identity is what containing a pod changes.
 type identity struct {
-	name                string
-	labels, annotations map[string]string
-	owners              []metav1.OwnerReference
+	Name                string
+	Labels, Annotations map[string]string
+	Owners              []metav1.OwnerReference
 }
 
 func byUID(pods []corev1.Pod) map[string]identity {
 	out := map[string]identity{}
 	for _, p := range pods {
-		out[string(p.UID)] = identity{name: p.Name, labels: p.Labels, annotations: p.Annotations, owners: p.OwnerReferences}
+		out[string(p.UID)] = identity{Name: p.Name, Labels: p.Labels, Annotations: p.Annotations, Owners: p.OwnerReferences}
 	}
 	return out
 }

@@ -29,10 +29,12 @@ func (d *demo) rehearse(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read the manifest: %w", err)
 	}
+	blank()
+	say("The Incident, as the responder writes it (%sincident.yaml):", manifests)
+	quote(string(manifest))
 	if err := d.kubectl(ctx, responder, "create", "-f", manifests+"incident.yaml"); err != nil {
 		return err
 	}
-	quote(string(manifest))
 	inc, err := d.await(ctx, "the dry run is complete", is(v1alpha1.ConditionReady))
 	if err != nil {
 		return err
@@ -50,7 +52,7 @@ func (d *demo) rehearse(ctx context.Context) error {
 		}
 	}
 	blank()
-	say("%s", condition(inc, v1alpha1.ConditionContained).Message)
+	say("It also evaluates every NetworkPolicy as if the pods were contained: %s", condition(inc, v1alpha1.ConditionContained).Message)
 	d.check("the dry run shows what it would do and has written nothing but status", d.nothingDone(ctx, inc))
 	return nil
 }
@@ -129,7 +131,7 @@ func (d *demo) contain(ctx context.Context) error {
 	d.check("through allow-web leak the replacements only: the pods that were running have escaped it by losing their labels",
 		leakingOnly(inc, leakyForWeb, isWebReplacement))
 	d.check("the running pods have lost their labels and their owner", d.detached(ctx))
-	d.check("replacements of the compromised revision started quarantined: the deny policy on their revision is older than they are",
+	d.check("replacements of the compromised revision started quarantined: a deny policy that selects them by their own labels is no younger than they are",
 		d.startedQuarantined(ctx, inc))
 	return nil
 }

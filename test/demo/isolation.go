@@ -128,7 +128,7 @@ func (d *demo) startedQuarantined(ctx context.Context, inc *v1alpha1.Incident) e
 			return p.CreationTimestamp.After(born.CreationTimestamp.Time)
 		})
 		if len(before) == 0 {
-			problems = append(problems, fmt.Errorf("no deny policy that is older than pod %s selects it by its own labels", born.Name))
+			problems = append(problems, fmt.Errorf("every deny policy that selects pod %s by its own labels is younger", born.Name))
 		}
 	}
 	if found != wanted[web] {

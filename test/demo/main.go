@@ -93,6 +93,11 @@ func run(kubeconfig string, yes bool) int {
 		d.finish(false)
 		return exitInterrupted
 	}
+	if err != nil && !d.installed {
+		fmt.Printf("  FAILED: %v\n", err)
+		d.finish(false)
+		return exitFailed
+	}
 	passed := d.conclude(err, time.Since(started))
 	if !d.finish(passed) {
 		return exitFailed

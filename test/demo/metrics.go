@@ -23,20 +23,21 @@ func (d *demo) scrapeMetrics(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	say("The operator's metrics, at https://%s/metrics, asked for", d.manager.metrics)
 	var problems []error
 	for _, visitor := range []struct {
 		who, token string
 		want       int
 	}{
 		{"without a token", "", http.StatusUnauthorized},
-		{"with the token of a service account that has no right to", mayNot, http.StatusForbidden},
+		{"with the token of a service account that is bound to nothing", mayNot, http.StatusForbidden},
 		{"with the token of one that is bound to cofferdam-metrics-reader", may, http.StatusOK},
 	} {
 		status, body, err := scrape(ctx, d.manager.metrics, visitor.token)
 		if err != nil {
 			return err
 		}
-		say("GET https://%s/metrics %s: %d %s", d.manager.metrics, visitor.who, status, http.StatusText(status))
+		fmt.Printf("    %s: %d %s\n", visitor.who, status, http.StatusText(status))
 		if status != visitor.want {
 			problems = append(problems, fmt.Errorf("%s: got %d, want %d", visitor.who, status, visitor.want))
 		}

@@ -27,7 +27,7 @@ func (d *demo) recover(ctx context.Context) error {
 	seen := map[string]string{}
 	inc, err := d.await(ctx, "the plan asks for approval", func(inc *v1alpha1.Incident) string {
 		d.narrate(inc, seen, given)
-		if stepState(inc, approveStep) == v1alpha1.StepRunning {
+		if step(inc, approveStep).State == v1alpha1.StepRunning {
 			return ""
 		}
 		return d.helpAlong(ctx, inc)
@@ -44,7 +44,10 @@ func (d *demo) recover(ctx context.Context) error {
 	blank()
 	inc, err = d.await(ctx, "the plan is complete", func(inc *v1alpha1.Incident) string {
 		d.narrate(inc, seen, given)
-		return is(v1alpha1.ConditionRecovered)(inc)
+		if is(v1alpha1.ConditionRecovered)(inc) == "" {
+			return ""
+		}
+		return progress(inc)
 	})
 	if err != nil {
 		return err
@@ -77,7 +80,7 @@ func (d *demo) narrate(inc *v1alpha1.Incident, seen map[string]string, since tim
 // helpAlong deletes the quarantined database pod where its volume could not be snapshotted: with a gap in its evidence the operator leaves that
 // to a person.
 func (d *demo) helpAlong(ctx context.Context, inc *v1alpha1.Incident) string {
-	state := condition(inc, v1alpha1.ConditionRecovered).Message
+	state := progress(inc)
 	if d.snapshots || !strings.Contains(state, "hold the names of their replacements") {
 		return state
 	}
@@ -92,16 +95,27 @@ func (d *demo) helpAlong(ctx context.Context, inc *v1alpha1.Incident) string {
 	return state
 }
 
-func stepState(inc *v1alpha1.Incident, name string) v1alpha1.StepState {
-	if inc.Status.Recovery == nil {
-		return ""
-	}
-	for _, st := range inc.Status.Recovery.Steps {
-		if st.Name == name {
-			return st.State
+func step(inc *v1alpha1.Incident, name string) v1alpha1.StepStatus {
+	if inc.Status.Recovery != nil {
+		for _, st := range inc.Status.Recovery.Steps {
+			if st.Name == name {
+				return st
+			}
 		}
 	}
-	return ""
+	return v1alpha1.StepStatus{}
+}
+
+// progress says what the first step that is under way waits for.
+func progress(inc *v1alpha1.Incident) string {
+	if inc.Status.Recovery != nil {
+		for _, st := range inc.Status.Recovery.Steps {
+			if st.State == v1alpha1.StepRunning || st.State == v1alpha1.StepOverdue {
+				return orDash(strings.TrimPrefix(st.Message, "waits: "))
+			}
+		}
+	}
+	return "no step has started"
 }
 
 // approve is the command with which somebody approves a step. The path is that of the list for the first approval, and "/spec/approvals/-", its

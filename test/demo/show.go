@@ -97,11 +97,7 @@ func showTimeline(inc *v1alpha1.Incident) {
 	for _, e := range inc.Status.Timeline {
 		at := e.At.Sub(inc.CreationTimestamp.Time).Seconds()
 		text := strings.ReplaceAll(e.Message, namespace+"/", "")
-		lines := wrap(clip(text, 2*(width-34)), width-34)
-		fmt.Printf("    %+4.0f s  %-22s %s\n", at, e.Reason, lines[0])
-		for _, l := range lines[1:] {
-			fmt.Printf("%34s%s\n", "", l)
-		}
+		fmt.Println(clip(fmt.Sprintf("    %+4.0f s  %-27s  %s", at, e.Reason, text), width+16))
 	}
 }
 

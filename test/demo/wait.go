@@ -16,7 +16,7 @@ import (
 const (
 	// patience bounds every wait. It is a limit against hanging; nothing is expected to take that long, except images that are pulled.
 	patience = 3 * time.Minute
-	// quiet is how long a wait stays silent, and then the time between two lines about it.
+	// quiet is how long a wait stays silent; then it speaks after every other such time.
 	quiet = 2 * time.Second
 	poll  = 50 * time.Millisecond
 )
@@ -38,8 +38,8 @@ func (d *demo) until(ctx context.Context, what string, look func(context.Context
 		case time.Since(started) > d.patience:
 			return fmt.Errorf("waited %s in vain until %s: %s", d.patience, what, missing)
 		case time.Now().After(speak):
-			fmt.Printf("    ... %s: waiting until %s: %s\n", seconds(time.Since(started)), what, clip(strings.TrimSpace(missing), width-len(what)-30))
-			speak = speak.Add(quiet)
+			fmt.Println(clip(fmt.Sprintf("    ... %s, waiting until %s: %s", seconds(time.Since(started)), what, strings.TrimSpace(missing)), width+16))
+			speak = speak.Add(2 * quiet)
 		}
 		select {
 		case <-ctx.Done():

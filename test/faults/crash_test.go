@@ -21,67 +21,75 @@ import (
 // atOnce is how many runs share the control plane at a time.
 const atOnce = 8
 
-var _ = Describe("A crash of the operator", func() {
-	It("before or after any write of containment, recovery and close changes nothing about the end", func(ctx SpecContext) {
-		reference, writes, err := run(ctx, Never, 0)
+// story is one way through an Incident.
+type story struct {
+	policy func(*v1alpha1.ContainmentPolicy)
+	tell   func(context.Context, *scenario.Shop) (*v1alpha1.Incident, error)
+	// writes is the least number of writes that the story takes.
+	writes int
+}
+
+var _ = DescribeTable("A crash of the operator between any two writes changes nothing about the end",
+	func(ctx SpecContext, story story) {
+		reference, writes, err := run(ctx, story, Never, 0)
 		Expect(err).NotTo(HaveOccurred())
 		for i, w := range writes {
 			fmt.Fprintf(GinkgoWriter, "write %d: %s\n", i+1, w)
 		}
-		Expect(len(writes)).To(BeNumerically(">", 20))
-
-		var (
-			wait     sync.WaitGroup
-			mu       sync.Mutex
-			slots    = make(chan struct{}, atOnce)
-			problems []string
-			crashes  int
-		)
-		for at := 0; at <= len(writes); at++ {
-			// What the API server knows before a write is what it knows after the one before, so that dying after each of them, and before the first,
-			// is dying in every gap there is.
-			moment, at := After, at
-			if at == 0 {
-				moment, at = Before, 1
-			}
-			wait.Go(func() {
-				slots <- struct{}{}
-				defer func() { <-slots }()
-				got, died, err := runTo(ctx, moment, at)
-				mu.Lock()
-				defer mu.Unlock()
-				if died {
-					crashes++
-				}
-				if err != nil {
-					problems = append(problems, fmt.Sprintf("%s write %d: %v", moment, at, err))
-				} else if diff := cmp.Diff(reference, got); diff != "" {
-					problems = append(problems, fmt.Sprintf("%s write %d: the end state differs (-undisturbed +crashed):\n%s", moment, at, diff))
-				}
-			})
-		}
-		wait.Wait()
-		slices.Sort(problems)
+		Expect(len(writes)).To(BeNumerically(">", story.writes))
+		crashes, problems := crashEverywhere(ctx, story, len(writes), reference)
 		Expect(problems).To(BeEmpty())
 		// Runs differ by a write or two, because Kubernetes' controllers come in between; nearly all must have crashed.
 		Expect(crashes).To(BeNumerically(">=", len(writes)-3), "the operator has to have died in these runs")
 		fmt.Fprintf(GinkgoWriter, "%d crashes, each with the end state of an undisturbed run\n", crashes)
-	})
-})
+	},
+	Entry("contained, recovered and closed", story{policy: func(*v1alpha1.ContainmentPolicy) {}, tell: recovered, writes: 40}),
+	Entry("a false alarm: replacements refused, two Incidents on one pod, labels given back", story{policy: lenient, tell: falseAlarm, writes: 15}),
+)
 
-func runTo(ctx context.Context, moment Moment, at int) (end []string, died bool, err error) {
-	end, writes, err := run(ctx, moment, at)
-	return end, len(writes) >= at, err
+// crashEverywhere tells the story once for every gap between two writes, with a crash in that gap.
+func crashEverywhere(ctx context.Context, story story, writes int, reference []string) (crashes int, problems []string) {
+	var (
+		wait  sync.WaitGroup
+		mu    sync.Mutex
+		slots = make(chan struct{}, atOnce)
+	)
+	for gap := range writes + 1 {
+		// What the API server knows before a write is what it knows after the one before, so that dying after each of them, and before the first, is dying in
+		// every gap there is.
+		moment, at := After, gap
+		if gap == 0 {
+			moment, at = Before, 1
+		}
+		wait.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			got, made, err := run(ctx, story, moment, at)
+			mu.Lock()
+			defer mu.Unlock()
+			if len(made) >= at {
+				crashes++
+			}
+			if err != nil {
+				problems = append(problems, fmt.Sprintf("%s write %d: %v", moment, at, err))
+			} else if diff := cmp.Diff(reference, got); diff != "" {
+				problems = append(problems, fmt.Sprintf("%s write %d: the end state differs (-undisturbed +crashed):\n%s", moment, at, diff))
+			}
+		})
+	}
+	wait.Wait()
+	slices.Sort(problems)
+	return crashes, problems
 }
 
 // run tells the whole story in a namespace of its own, with an operator that dies once at the given moment and is then started again. It returns the end state and
 // the writes up to the death, or all of them.
-func run(ctx context.Context, moment Moment, at int) (end, writes []string, err error) {
+func run(ctx context.Context, story story, moment Moment, at int) (end, writes []string, err error) {
 	shop, err := scenario.Open(ctx, server, "crash-"+rand.String(8))
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := shop.Admin.Create(ctx, scenario.Policy(shop.Namespace)); err != nil {
+	if err := shop.Admin.Create(ctx, scenario.Policy(shop.Namespace, story.policy)); err != nil {
 		return nil, nil, err
 	}
 	faulty := NewClient(moment, at)
@@ -94,7 +102,7 @@ func run(ctx context.Context, moment Moment, at int) (end, writes []string, err 
 		}
 	}()
 	go func() { stopped <- supervise(running, shop.Namespace, faulty) }()
-	inc, err := tell(ctx, shop)
+	inc, err := story.tell(ctx, shop)
 	if err != nil {
 		return nil, faulty.Writes(), err
 	}
@@ -126,17 +134,13 @@ func supervise(ctx context.Context, namespace string, faulty *Client) error {
 	return second.Stop()
 }
 
-// tell declares an Incident and takes it from containment over recovery to its close.
-func tell(ctx context.Context, shop *scenario.Shop) (*v1alpha1.Incident, error) {
+// recovered declares an Incident and takes it from containment over recovery to its close.
+func recovered(ctx context.Context, shop *scenario.Shop) (*v1alpha1.Incident, error) {
 	inc := builder.Incident(shop.Namespace, "miner", builder.Targets(scenario.Targets()...), builder.UsePlan(scenario.PlanName))
 	if err := shop.Responder.Create(ctx, inc); err != nil {
 		return nil, err
 	}
-	steps := []struct {
-		what string
-		ok   func(*v1alpha1.Incident) bool
-		then func() error
-	}{
+	return follow(ctx, shop, "miner", []turn{
 		{"contained with evidence and replacements", contained, func() error { return shop.SetGoal(ctx, "miner", v1alpha1.GoalRecover) }},
 		{"waiting for approval", func(inc *v1alpha1.Incident) bool {
 			return inc.Status.Recovery != nil && inc.Status.Recovery.Steps[3].State == v1alpha1.StepRunning
@@ -145,14 +149,23 @@ func tell(ctx context.Context, shop *scenario.Shop) (*v1alpha1.Incident, error) 
 		{"waiting for approval", scenario.HasReason(v1alpha1.ConditionReleased, v1alpha1.ReasonWaitingForApproval), func() error {
 			return shop.Approve(ctx, "miner", v1alpha1.CloseStage)
 		}},
-		{"closed", func(inc *v1alpha1.Incident) bool {
-			return scenario.Is(v1alpha1.ConditionReady)(inc) && len(inc.Finalizers) == 0
-		}, func() error { return nil }},
-	}
+		{"closed", closed, func() error { return nil }},
+	})
+}
+
+// turn is a point of a story: what has to come true, and what people do then.
+type turn struct {
+	what string
+	ok   func(*v1alpha1.Incident) bool
+	then func() error
+}
+
+// follow goes through the turns of an Incident and returns it as it is at the end.
+func follow(ctx context.Context, shop *scenario.Shop, name string, steps []turn) (*v1alpha1.Incident, error) {
 	var last *v1alpha1.Incident
 	for _, step := range steps {
 		var err error
-		if last, err = shop.Await(ctx, "miner", step.what, step.ok); err != nil {
+		if last, err = shop.Await(ctx, name, step.what, step.ok); err != nil {
 			return nil, err
 		}
 		if err := step.then(); err != nil {
@@ -171,4 +184,43 @@ func contained(inc *v1alpha1.Incident) bool {
 		}
 	}
 	return scenario.Is(v1alpha1.ConditionReady)(inc) && attached == 2
+}
+
+// lenient refuses replacements and gives pods back at the end.
+func lenient(p *v1alpha1.ContainmentPolicy) {
+	p.Spec.Isolation.Replacements = v1alpha1.ReplacementRefuse
+	p.Spec.Closing.EvidencePods = v1alpha1.EvidencePodRelease
+}
+
+// falseAlarm contains the web tier, lets a second Incident hold it as well, and closes both.
+func falseAlarm(ctx context.Context, shop *scenario.Shop) (*v1alpha1.Incident, error) {
+	target := builder.Targets(builder.Target(v1alpha1.TargetDeployment, "", scenario.Web))
+	ready := scenario.Is(v1alpha1.ConditionReady)
+	for _, name := range []string{"miner", "second"} {
+		if err := shop.Responder.Create(ctx, builder.Incident(shop.Namespace, name, target)); err != nil {
+			return nil, err
+		}
+		if _, err := shop.Await(ctx, name, "contained with evidence", ready); err != nil {
+			return nil, err
+		}
+	}
+	for _, name := range []string{"second", "miner"} {
+		if err := shop.SetGoal(ctx, name, v1alpha1.GoalClose); err != nil {
+			return nil, err
+		}
+		closing := []turn{
+			{"waiting for approval", scenario.HasReason(v1alpha1.ConditionReleased, v1alpha1.ReasonWaitingForApproval), func() error {
+				return shop.Approve(ctx, name, v1alpha1.CloseStage)
+			}},
+			{"closed", closed, func() error { return nil }},
+		}
+		if inc, err := follow(ctx, shop, name, closing); err != nil || name == "miner" {
+			return inc, err
+		}
+	}
+	return nil, nil
+}
+
+func closed(inc *v1alpha1.Incident) bool {
+	return scenario.Is(v1alpha1.ConditionReady)(inc) && len(inc.Finalizers) == 0
 }

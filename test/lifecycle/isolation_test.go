@@ -139,8 +139,8 @@ var _ = Describe("Isolation", func() {
 var _ = Describe("Replacements of a compromised revision", func() {
 	It("start quarantined from their first packet", func(ctx SpecContext) {
 		shop := openShop(ctx)
-		inc := declare(ctx, shop, "miner")
-		inc = await(ctx, shop, "miner", "contained with replacements", func(inc *v1alpha1.Incident) bool {
+		declare(ctx, shop, "miner")
+		inc := await(ctx, shop, "miner", "contained with replacements", func(inc *v1alpha1.Incident) bool {
 			return scenario.Is(v1alpha1.ConditionContained)(inc) && len(replacements(inc)) == 2
 		})
 		for _, r := range replacements(inc) {

@@ -23,7 +23,7 @@ var _ = Describe("Every kind of target", func() {
 			shop := openShop(ctx)
 			obj := victim(shop.Namespace)
 			Expect(shop.Admin.Create(ctx, obj)).To(Succeed())
-			Eventually(ctx, func() []corev1.Pod { return running(ctx, shop, "victim") }).WithTimeout(scenario.Patience).Should(HaveLen(pods))
+			Eventually(ctx, func() []corev1.Pod { return running(ctx, shop) }).WithTimeout(scenario.Patience).Should(HaveLen(pods))
 			for name, target := range map[string]v1alpha1.Target{
 				"by-name":     builder.Target(kind, "", "victim"),
 				"by-selector": builder.Selected(kind, "", "app", "victim"),
@@ -51,7 +51,7 @@ var _ = Describe("Every kind of target", func() {
 		cron := cronJob(shop.Namespace)
 		Expect(shop.Admin.Create(ctx, cron)).To(Succeed())
 		Expect(shop.Admin.Create(ctx, jobOf(cron, "victim-1"))).To(Succeed())
-		Eventually(ctx, func() []corev1.Pod { return running(ctx, shop, "victim") }).WithTimeout(scenario.Patience).Should(HaveLen(1))
+		Eventually(ctx, func() []corev1.Pod { return running(ctx, shop) }).WithTimeout(scenario.Patience).Should(HaveLen(1))
 		plan := builder.Plan(shop.Namespace, "cron",
 			builder.RollBack("images", v1alpha1.WorkloadRef{Kind: "CronJob", Name: "victim"}),
 			builder.Approve("sign-off", "images"), builder.Release("let-go", "sign-off"))
@@ -76,7 +76,7 @@ var _ = Describe("Every kind of target", func() {
 	It("rolls a DaemonSet back pod by pod", func(ctx SpecContext) {
 		shop := openShop(ctx)
 		Expect(shop.Admin.Create(ctx, daemonSet(shop.Namespace))).To(Succeed())
-		Eventually(ctx, func() []corev1.Pod { return running(ctx, shop, "victim") }).WithTimeout(scenario.Patience).Should(HaveLen(2))
+		Eventually(ctx, func() []corev1.Pod { return running(ctx, shop) }).WithTimeout(scenario.Patience).Should(HaveLen(2))
 		plan := builder.Plan(shop.Namespace, "agents", builder.RollBack("images", v1alpha1.WorkloadRef{Kind: "DaemonSet", Name: "victim"}))
 		plan.Spec.Images = []v1alpha1.KnownGoodImages{builder.KnownGood("DaemonSet", "victim", "app", builder.GoodImage)}
 		Expect(shop.Admin.Create(ctx, plan)).To(Succeed())
@@ -84,7 +84,7 @@ var _ = Describe("Every kind of target", func() {
 		await(ctx, shop, "miner", "contained", scenario.Is(v1alpha1.ConditionContained))
 		Expect(shop.SetGoal(ctx, "miner", v1alpha1.GoalRecover)).To(Succeed())
 		await(ctx, shop, "miner", "recovered", scenario.Is(v1alpha1.ConditionRecovered))
-		pods := running(ctx, shop, "victim")
+		pods := running(ctx, shop)
 		Expect(pods).To(HaveLen(2))
 		for _, p := range pods {
 			Expect(p.Spec.Containers[0].Image).To(Equal(builder.GoodImage))
@@ -93,10 +93,10 @@ var _ = Describe("Every kind of target", func() {
 	})
 })
 
-// running are the running pods that carry the label of a workload.
-func running(ctx context.Context, shop *scenario.Shop, app string) []corev1.Pod {
+// running are the running pods of the workload "victim".
+func running(ctx context.Context, shop *scenario.Shop) []corev1.Pod {
 	GinkgoHelper()
-	return slices.DeleteFunc(podsOf(ctx, shop, app), func(p corev1.Pod) bool { return p.Status.Phase != corev1.PodRunning })
+	return slices.DeleteFunc(podsOf(ctx, shop, "victim"), func(p corev1.Pod) bool { return p.Status.Phase != corev1.PodRunning })
 }
 
 func daemonSet(ns string) client.Object {

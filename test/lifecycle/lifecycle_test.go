@@ -42,7 +42,7 @@ var _ = Describe("An Incident", func() {
 		Expect(shop.SetGoal(ctx, "miner", v1alpha1.GoalRecover)).To(Succeed())
 		await(ctx, shop, "miner", "waiting for approval", stepIs("sign-off", v1alpha1.StepRunning))
 		Expect(shop.Approve(ctx, "miner", "sign-off")).To(Succeed())
-		inc = await(ctx, shop, "miner", "recovered", scenario.Is(v1alpha1.ConditionRecovered))
+		await(ctx, shop, "miner", "recovered", scenario.Is(v1alpha1.ConditionRecovered))
 		for _, name := range []string{scenario.Web, scenario.DB} {
 			pods := podsOf(ctx, shop, name)
 			Expect(pods).NotTo(BeEmpty())

@@ -49,7 +49,7 @@ func openShop(ctx context.Context, changes ...func(*v1alpha1.ContainmentPolicy))
 	shop, err := scenario.Open(ctx, server, name)
 	Expect(err).NotTo(HaveOccurred())
 	Expect(shop.Admin.Create(ctx, scenario.Policy(name, changes...))).To(Succeed())
-	DeferCleanup(func(ctx context.Context) {
+	DeferCleanup(func() {
 		if CurrentSpecReport().Failed() {
 			out, _ := server.Kubectl("get", "incidents", "-n", name, "-o", "yaml")
 			fmt.Fprintln(GinkgoWriter, string(out))

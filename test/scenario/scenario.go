@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -212,11 +213,11 @@ func HasReason(kind, reason string) func(*v1alpha1.Incident) bool {
 
 // Conditions prints the conditions of an Incident for messages.
 func Conditions(inc *v1alpha1.Incident) string {
-	out := ""
+	var out strings.Builder
 	for _, c := range inc.Status.Conditions {
-		out += fmt.Sprintf("\n  %s=%s (%s) %s", c.Type, c.Status, c.Reason, c.Message)
+		fmt.Fprintf(&out, "\n  %s=%s (%s) %s", c.Type, c.Status, c.Reason, c.Message)
 	}
-	return out
+	return out.String()
 }
 
 // SetGoal moves the goal of an Incident, as a responder does.
