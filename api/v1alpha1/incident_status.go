@@ -9,6 +9,9 @@ const (
 	MaxStatusPods     = 400
 	MaxStatusLeaks    = 8
 	MaxTimelineLength = 100
+	MaxRevisions      = 128
+	MaxEvidence       = 800
+	MaxPlannedActions = 1000
 )
 
 // ObjectRef names one object, not its namesake.
@@ -347,6 +350,12 @@ type EvidenceItem struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=512
 	Location string `json:"location,omitempty"`
+
+	// volume is the handle by which the CSI driver knows the volume that a snapshot is of.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=1024
+	Volume string `json:"volume,omitempty"`
 
 	// digest is the SHA-256 of what is stored, where the operator stored it: "sha256:<hex>".
 	// +optional

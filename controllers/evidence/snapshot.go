@@ -27,8 +27,6 @@ import (
 const (
 	// defaultClassAnnotation marks the default VolumeSnapshotClass of a driver (external-snapshotter).
 	defaultClassAnnotation = "snapshot.storage.kubernetes.io/is-default-class"
-	// volumeHandleAnnotation keeps, on our VolumeSnapshot, which volume it was meant for.
-	volumeHandleAnnotation = "containment.cofferdam.dev/volume-handle"
 )
 
 // Claims returns the PersistentVolumeClaims that the pods use, as namespace/name, with the UIDs of the pods. Claims of generic ephemeral volumes
@@ -95,11 +93,19 @@ func (s *Snapshots) Begin(claim client.ObjectKey, pods []string) v1alpha1.Eviden
 }
 
 // Observe looks at the snapshot of an item and returns the item as it is now, with what has to be written next. An item that is settled stays as
-// it is. When the API server cannot be read the item stays pending: not knowing is not a gap until the deadline.
+// it is. When the API server cannot be read the item stays pending, with the error: not knowing is not a gap until the deadline.
 func (s *Snapshots) Observe(ctx context.Context, item v1alpha1.EvidenceItem) (v1alpha1.EvidenceItem, Step, error) {
 	if item.State != v1alpha1.EvidencePending {
 		return item, Step{}, nil
 	}
+	observed, step, err := s.look(ctx, item)
+	if err != nil && s.Now.After(item.Deadline.Time) {
+		return gap(observed, "not done before the deadline: "+err.Error()), Step{}, nil
+	}
+	return observed, step, err
+}
+
+func (s *Snapshots) look(ctx context.Context, item v1alpha1.EvidenceItem) (v1alpha1.EvidenceItem, Step, error) {
 	var snap snapshotv1.VolumeSnapshot
 	key := client.ObjectKey{Namespace: item.Subject.Namespace, Name: s.snapshotName(item)}
 	err := s.Reader.Get(ctx, key, &snap)
@@ -120,34 +126,11 @@ func (s *Snapshots) snapshotName(item v1alpha1.EvidenceItem) string {
 
 // prepare finds out whether the claim can be snapshotted, and how.
 func (s *Snapshots) prepare(ctx context.Context, item v1alpha1.EvidenceItem, key client.ObjectKey) (v1alpha1.EvidenceItem, Step, error) {
-	var claim corev1.PersistentVolumeClaim
-	err := s.Reader.Get(ctx, client.ObjectKey{Namespace: item.Subject.Namespace, Name: item.Subject.Name}, &claim)
-	switch {
-	case apierrors.IsNotFound(err):
-		return gap(item, "the claim does not exist any more"), Step{}, nil
-	case err != nil:
-		return item, Step{}, fmt.Errorf("reading PersistentVolumeClaim %s/%s: %w", item.Subject.Namespace, item.Subject.Name, err)
-	case item.Subject.UID != "" && item.Subject.UID != string(claim.UID):
-		return gap(item, "the claim was replaced by a namesake"), Step{}, nil
-	case !claim.DeletionTimestamp.IsZero():
-		return gap(item, "the claim is being deleted, and the snapshot controller refuses such claims"), Step{}, nil
+	item, driver, err := s.identify(ctx, item)
+	if err != nil || item.State != v1alpha1.EvidencePending || driver == "" {
+		return item, Step{}, err
 	}
-	item.Subject.UID = string(claim.UID)
-	if claim.Spec.VolumeName == "" {
-		return s.wait(item, "waits for the claim to be bound to a volume")
-	}
-	var pv corev1.PersistentVolume
-	err = s.Reader.Get(ctx, client.ObjectKey{Name: claim.Spec.VolumeName}, &pv)
-	if apierrors.IsNotFound(err) {
-		return gap(item, fmt.Sprintf("PersistentVolume %s does not exist any more: the claim has lost its volume", claim.Spec.VolumeName)), Step{}, nil
-	}
-	if err != nil {
-		return item, Step{}, fmt.Errorf("reading PersistentVolume %s: %w", claim.Spec.VolumeName, err)
-	}
-	if pv.Spec.CSI == nil {
-		return gap(item, fmt.Sprintf("PersistentVolume %s is not a CSI volume and cannot be snapshotted", pv.Name)), Step{}, nil
-	}
-	class, why, err := s.class(ctx, pv.Spec.CSI.Driver)
+	class, why, err := s.class(ctx, driver)
 	if err != nil {
 		return item, Step{}, err
 	}
@@ -158,16 +141,51 @@ func (s *Snapshots) prepare(ctx context.Context, item v1alpha1.EvidenceItem, key
 		return gap(item, "no snapshot could be created before the deadline"), Step{}, nil
 	}
 	item.Message = "waits for the VolumeSnapshot to be created"
-	return item, Step{Create: s.build(key, &claim, pv.Spec.CSI.VolumeHandle, class)}, nil
+	return item, Step{Create: s.build(key, item.Subject.Name, class)}, nil
 }
 
-func (s *Snapshots) build(key client.ObjectKey, claim *corev1.PersistentVolumeClaim, handle, class string) *snapshotv1.VolumeSnapshot {
-	annotations := measure.OwnedAnnotations(s.Incident)
-	annotations[volumeHandleAnnotation] = handle
+// identify finds the volume behind the claim. It returns the CSI driver, or "" while the claim has no volume yet; the item is a gap when there is nothing that
+// could be snapshotted.
+func (s *Snapshots) identify(ctx context.Context, item v1alpha1.EvidenceItem) (_ v1alpha1.EvidenceItem, driver string, _ error) {
+	var claim corev1.PersistentVolumeClaim
+	err := s.Reader.Get(ctx, client.ObjectKey{Namespace: item.Subject.Namespace, Name: item.Subject.Name}, &claim)
+	switch {
+	case apierrors.IsNotFound(err):
+		return gap(item, "the claim does not exist any more"), "", nil
+	case err != nil:
+		return item, "", fmt.Errorf("reading PersistentVolumeClaim %s/%s: %w", item.Subject.Namespace, item.Subject.Name, err)
+	case item.Subject.UID != "" && item.Subject.UID != string(claim.UID):
+		return gap(item, "the claim was replaced by a namesake"), "", nil
+	case !claim.DeletionTimestamp.IsZero():
+		return gap(item, "the claim is being deleted, and the snapshot controller refuses such claims"), "", nil
+	}
+	item.Subject.UID = string(claim.UID)
+	if claim.Spec.VolumeName == "" {
+		item, _, err := s.wait(item, "waits for the claim to be bound to a volume")
+		return item, "", err
+	}
+	var pv corev1.PersistentVolume
+	err = s.Reader.Get(ctx, client.ObjectKey{Name: claim.Spec.VolumeName}, &pv)
+	if apierrors.IsNotFound(err) {
+		return gap(item, fmt.Sprintf("PersistentVolume %s does not exist any more: the claim has lost its volume", claim.Spec.VolumeName)), "", nil
+	}
+	if err != nil {
+		return item, "", fmt.Errorf("reading PersistentVolume %s: %w", claim.Spec.VolumeName, err)
+	}
+	if pv.Spec.CSI == nil {
+		return gap(item, fmt.Sprintf("PersistentVolume %s is not a CSI volume and cannot be snapshotted", pv.Name)), "", nil
+	}
+	item.Volume = pv.Spec.CSI.VolumeHandle
+	return item, pv.Spec.CSI.Driver, nil
+}
+
+func (s *Snapshots) build(key client.ObjectKey, claim, class string) *snapshotv1.VolumeSnapshot {
 	return &snapshotv1.VolumeSnapshot{
-		ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name, Labels: measure.OwnedLabels(s.Incident), Annotations: annotations},
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: key.Namespace, Name: key.Name, Labels: measure.OwnedLabels(s.Incident), Annotations: measure.OwnedAnnotations(s.Incident),
+		},
 		Spec: snapshotv1.VolumeSnapshotSpec{
-			Source:                  snapshotv1.VolumeSnapshotSource{PersistentVolumeClaimName: new(claim.Name)},
+			Source:                  snapshotv1.VolumeSnapshotSource{PersistentVolumeClaimName: new(claim)},
 			VolumeSnapshotClassName: new(class),
 		},
 	}
@@ -212,6 +230,13 @@ func (s *Snapshots) follow(ctx context.Context, item v1alpha1.EvidenceItem, snap
 	if snap.Labels[v1alpha1.IncidentUIDLabel] != string(s.Incident.UID) || !ofClaim(snap, item.Subject.Name) {
 		return gap(item, fmt.Sprintf("VolumeSnapshot %s/%s is not ours", snap.Namespace, snap.Name)), Step{}, nil
 	}
+	if item.Volume == "" {
+		// Created by a pass that died before it wrote status: the volume is looked up again, from nothing that a tenant can write on the snapshot.
+		var err error
+		if item, _, err = s.identify(ctx, item); err != nil || item.Volume == "" {
+			return item, Step{}, err
+		}
+	}
 	if snap.Status == nil || snap.Status.BoundVolumeSnapshotContentName == nil {
 		return s.wait(item, "waits for the snapshot to be bound to its content"+snapshotError(snap))
 	}
@@ -223,13 +248,14 @@ func (s *Snapshots) follow(ctx context.Context, item v1alpha1.EvidenceItem, snap
 		}
 		return item, Step{}, fmt.Errorf("reading VolumeSnapshotContent %s: %w", name, err)
 	}
-	if why := misbound(snap, &content); why != "" {
+	if why := misbound(item.Volume, snap, &content); why != "" {
 		return s.wait(item, why)
 	}
 	item.Location = fmt.Sprintf("VolumeSnapshot %s/%s, VolumeSnapshotContent %s", snap.Namespace, snap.Name, content.Name)
 	if content.Spec.DeletionPolicy != snapshotv1.VolumeSnapshotContentRetain {
-		item, _, err := s.wait(item, "waits for the content's deletionPolicy to be Retain")
-		return item, Step{Retain: &content}, err
+		// Our own write, which no deadline ends: what was taken is not given up because it took long.
+		item.Message = "waits for the content's deletionPolicy to be Retain"
+		return item, Step{Retain: &content}, nil
 	}
 	retained := Step{Retained: &content}
 	if !ready(snap.Status.ReadyToUse) || content.Status == nil || !ready(content.Status.ReadyToUse) {
@@ -251,14 +277,13 @@ func ofClaim(snap *snapshotv1.VolumeSnapshot, name string) bool {
 
 // misbound says why the content does not belong to the snapshot, or "". Consumers have to verify the binding in both directions
 // (external-snapshotter API documentation), and the volume has to be the one that was meant.
-func misbound(snap *snapshotv1.VolumeSnapshot, content *snapshotv1.VolumeSnapshotContent) string {
+func misbound(volume string, snap *snapshotv1.VolumeSnapshot, content *snapshotv1.VolumeSnapshotContent) string {
 	ref := content.Spec.VolumeSnapshotRef
 	if ref.Namespace != snap.Namespace || ref.Name != snap.Name || ref.UID != snap.UID {
 		return fmt.Sprintf("VolumeSnapshotContent %s points back to %s/%s (uid %s), not to this snapshot", content.Name, ref.Namespace, ref.Name, ref.UID)
 	}
-	meant := snap.Annotations[volumeHandleAnnotation]
-	if got := content.Spec.Source.VolumeHandle; got == nil || *got != meant {
-		return fmt.Sprintf("VolumeSnapshotContent %s is of another volume than %s", content.Name, meant)
+	if got := content.Spec.Source.VolumeHandle; got == nil || *got != volume {
+		return fmt.Sprintf("VolumeSnapshotContent %s is of another volume than %s", content.Name, volume)
 	}
 	return ""
 }

@@ -116,8 +116,8 @@ func untouched() *world {
 // safe is a claim whose snapshot is bound, retained and ready.
 func safe() *world {
 	w := untouched()
-	w.item.Subject.UID = "claim-uid"
-	w.snap = w.snapshots().build(client.ObjectKey{Namespace: "shop", Name: w.snapshots().snapshotName(w.item)}, w.claim, "vol-1", "only")
+	w.item.Subject.UID, w.item.Volume = "claim-uid", "vol-1"
+	w.snap = w.snapshots().build(client.ObjectKey{Namespace: "shop", Name: w.snapshots().snapshotName(w.item)}, w.claim.Name, "only")
 	w.snap.UID = "snap-uid"
 	w.snap.Status = &snapshotv1.VolumeSnapshotStatus{BoundVolumeSnapshotContentName: new("content"), ReadyToUse: new(true)}
 	w.content = &snapshotv1.VolumeSnapshotContent{
@@ -320,7 +320,7 @@ func TestObserveCreates(t *testing.T) {
 			want := &snapshotv1.VolumeSnapshot{
 				ObjectMeta: metav1.ObjectMeta{
 					Namespace: "shop", Name: "cofferdam-inc-uid-" + strings.TrimPrefix(SnapshotID(claimKey), "snapshot-"), Labels: measure.OwnedLabels(incident()),
-					Annotations: map[string]string{v1alpha1.IncidentAnnotation: "soc/inc-1", volumeHandleAnnotation: "vol-1"},
+					Annotations: map[string]string{v1alpha1.IncidentAnnotation: "soc/inc-1"},
 				},
 				Spec: snapshotv1.VolumeSnapshotSpec{
 					Source: snapshotv1.VolumeSnapshotSource{PersistentVolumeClaimName: new("data")}, VolumeSnapshotClassName: new(tc.want),

@@ -71,7 +71,7 @@ func (s *scope) acceptable(ctx context.Context) ([]v1alpha1.ResolvedTarget, erro
 	if err := s.timely(); err != nil {
 		return nil, err
 	}
-	if s.closing() {
+	if s.closing() && len(s.incident.Status.Targets) > 0 {
 		// Closing acts on nothing that was not accepted before, and the declarer may have left by then.
 		return s.incident.Status.Targets, nil
 	}
@@ -155,6 +155,10 @@ func (s *scope) withinBounds(targets []v1alpha1.ResolvedTarget) error {
 	pods := slices.DeleteFunc(slices.Clone(s.view.Pods), func(p target.Pod) bool { return target.Ended(p.Pod) })
 	if err := target.CheckProtected(namespaces, pods, s.policy, s.OperatorNamespace); err != nil {
 		return err
+	}
+	if n := len(s.view.Revisions); n > v1alpha1.MaxRevisions {
+		return &target.Problem{Reason: v1alpha1.ReasonLimitExceeded, Message: fmt.Sprintf(
+			"the targets have %d revisions, an Incident holds at most %d; declare several Incidents", n, v1alpha1.MaxRevisions)}
 	}
 	return target.CheckLimits(namespaces, pods, s.view.All, s.policy.Limits)
 }

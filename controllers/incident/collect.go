@@ -29,6 +29,15 @@ const (
 	retryChanged = time.Second
 )
 
+// addItem records a new item. An item that the status cannot hold is counted, so that the conditions can say so.
+func (s *scope) addItem(item v1alpha1.EvidenceItem) {
+	if len(s.next.Evidence) >= v1alpha1.MaxEvidence {
+		s.overflow = append(s.overflow, fmt.Sprintf("%s of %s %s/%s", item.Type, item.Subject.Kind, item.Subject.Namespace, item.Subject.Name))
+		return
+	}
+	s.next.Evidence = append(s.next.Evidence, item)
+}
+
 func (s *scope) item(id string) *v1alpha1.EvidenceItem {
 	for i := range s.next.Evidence {
 		if s.next.Evidence[i].ID == id {
@@ -54,7 +63,7 @@ func (s *scope) recordManifests(ctx context.Context) error {
 		}
 		pod := s.live(p)
 		if pod == nil {
-			s.next.Evidence = append(s.next.Evidence, evidence.GapItem(evidence.ManifestsID(p.UID), v1alpha1.EvidenceManifests, podRef(p), []string{p.UID},
+			s.addItem(evidence.GapItem(evidence.ManifestsID(p.UID), v1alpha1.EvidenceManifests, podRef(p), []string{p.UID},
 				"the pod was gone before its manifests could be recorded"))
 			continue
 		}
@@ -73,7 +82,7 @@ func (s *scope) recordPod(ctx context.Context, p *v1alpha1.PodStatus, pod *corev
 		return err
 	}
 	if evidence.TooLarge(cm) {
-		s.next.Evidence = append(s.next.Evidence, evidence.GapItem(evidence.ManifestsID(p.UID), v1alpha1.EvidenceManifests, podRef(p), []string{p.UID},
+		s.addItem(evidence.GapItem(evidence.ManifestsID(p.UID), v1alpha1.EvidenceManifests, podRef(p), []string{p.UID},
 			"the record does not fit into a ConfigMap; save the pod's manifest and events by hand"))
 		return nil
 	}
@@ -88,7 +97,7 @@ func (s *scope) recordPod(ctx context.Context, p *v1alpha1.PodStatus, pod *corev
 		if err != nil {
 			return err
 		}
-		s.next.Evidence = append(s.next.Evidence, evidence.StoredItem(cm, podRef(p), s.now.Time))
+		s.addItem(evidence.StoredItem(cm, podRef(p), s.now.Time))
 		return nil
 	})
 }
@@ -109,19 +118,19 @@ func (s *scope) selecting(pod *corev1.Pod) []*networkingv1.NetworkPolicy {
 func (s *scope) snapshotVolumes(ctx context.Context) error {
 	snapshots := &evidence.Snapshots{Reader: s.Client, Incident: s.incident, Orders: s.policy.Evidence, Now: s.now.Time}
 	s.beginSnapshots(snapshots)
+	var failures []error
 	for i := range s.next.Evidence {
 		item := &s.next.Evidence[i]
 		if item.Type != v1alpha1.EvidenceVolumeSnapshot || item.State != v1alpha1.EvidencePending {
 			continue
 		}
 		observed, step, err := snapshots.Observe(ctx, *item)
-		if err != nil {
-			return err
+		if err == nil {
+			err = s.takeSnapshotStep(ctx, step)
 		}
+		// One volume that cannot be read is no reason to forget the others.
+		failures = append(failures, err)
 		*item = observed
-		if err := s.takeSnapshotStep(ctx, step); err != nil {
-			return err
-		}
 		if item.State == v1alpha1.EvidencePending && !s.dryRun() {
 			s.lookAgainAfter(snapshotPoll)
 		}
@@ -129,7 +138,7 @@ func (s *scope) snapshotVolumes(ctx context.Context) error {
 	if s.dryRun() {
 		s.next.Evidence = nil
 	}
-	return nil
+	return errors.Join(failures...)
 }
 
 func (s *scope) beginSnapshots(snapshots *evidence.Snapshots) {
@@ -139,7 +148,8 @@ func (s *scope) beginSnapshots(snapshots *evidence.Snapshots) {
 	var pods []*corev1.Pod
 	for i := range s.next.Pods {
 		p := &s.next.Pods[i]
-		if pod := s.live(p); pod != nil && (p.Handling != v1alpha1.HandlingPending || s.dryRun()) && !target.Ended(pod) {
+		// A pod that has ended before it was cut off still has its volumes.
+		if pod := s.live(p); pod != nil && (p.Handling != v1alpha1.HandlingPending || s.dryRun() || target.Ended(pod)) {
 			pods = append(pods, pod)
 		}
 	}
@@ -150,7 +160,7 @@ func (s *scope) beginSnapshots(snapshots *evidence.Snapshots) {
 	for _, claim := range keys {
 		item := s.item(evidence.SnapshotID(claim))
 		if item == nil {
-			s.next.Evidence = append(s.next.Evidence, snapshots.Begin(claim, claims[claim]))
+			s.addItem(snapshots.Begin(claim, claims[claim]))
 			continue
 		}
 		for _, uid := range claims[claim] {

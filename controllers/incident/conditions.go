@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode"
 
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -103,6 +104,16 @@ func (s *scope) judged(no func(reason, format string, args ...any) metav1.Condit
 	if p := s.firstPod(withVerdict(v1alpha1.VerdictUnknown)); p != nil {
 		return condition(v1alpha1.ConditionContained, metav1.ConditionUnknown, v1alpha1.ReasonVerdictUnknown, "Pod %s/%s: %s", p.Namespace, p.Name, p.Message)
 	}
+	if p := s.firstPod(unproven); p != nil {
+		return condition(v1alpha1.ConditionContained, metav1.ConditionUnknown, v1alpha1.ReasonVerdictUnknown, "Pod %s/%s has the verdict %q", p.Namespace, p.Name, p.Verdict)
+	}
+	if len(s.overflow) > 0 {
+		return condition(v1alpha1.ConditionContained, metav1.ConditionUnknown, v1alpha1.ReasonVerdictUnknown,
+			"the Incident has more than its status can hold, and %d of it are not judged: %s; declare a second Incident for them", len(s.overflow), strings.Join(s.overflow, ", "))
+	}
+	if s.firstPod(withVerdict(v1alpha1.VerdictReleased)) != nil && s.firstPod(withVerdict(v1alpha1.VerdictIsolated)) == nil {
+		return no(v1alpha1.ReasonLifted, "the quarantine of every pod was lifted by an approved release")
+	}
 	if !s.policiesInForce || !s.refusalsInForce {
 		return no(v1alpha1.ReasonIsolating, "deny policies are being put in place")
 	}
@@ -115,6 +126,11 @@ func (s *scope) firstPod(match func(v1alpha1.PodStatus) bool) *v1alpha1.PodStatu
 		return &s.next.Pods[i]
 	}
 	return nil
+}
+
+// unproven tells every verdict that is not known to be fine, those that nobody has thought of included.
+func unproven(p v1alpha1.PodStatus) bool {
+	return p.Verdict != v1alpha1.VerdictIsolated && p.Verdict != v1alpha1.VerdictGone && p.Verdict != v1alpha1.VerdictReleased
 }
 
 func withVerdict(v v1alpha1.Verdict) func(v1alpha1.PodStatus) bool {
@@ -342,7 +358,8 @@ func summary(st *v1alpha1.IncidentStatus) v1alpha1.Summary {
 // clip bounds a text that may contain what others wrote, in characters, and keeps control characters out of terminals and logs.
 func clip(text string, limit int) string {
 	text = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || (r >= 0x80 && r < 0xa0) {
+		// Format characters, too: some turn the direction of the text that follows them.
+		if unicode.IsControl(r) || unicode.Is(unicode.Cf, r) {
 			return ' '
 		}
 		return r

@@ -28,15 +28,20 @@ import (
 
 // recordTargets adds what the targets consist of now to what was recorded before. Entries are never taken away: a pod that is gone is Gone.
 func (s *scope) recordTargets() {
-	if s.problem != nil || s.closing() {
-		return
+	if s.closing() || s.problem != nil && (s.problem.Reason == v1alpha1.ReasonNotAuthorized || s.problem.Reason == v1alpha1.ReasonDeclarerUnknown) {
+		return // nothing new is touched without authority; what is held stays
 	}
 	for _, r := range s.view.Revisions {
 		known := slices.ContainsFunc(s.next.Revisions, func(o v1alpha1.RevisionStatus) bool { return o.ID == r.ID })
-		if !known && !s.recovered(r.Workload) {
+		switch {
+		case known || s.recovered(r.Workload):
+		case len(s.next.Revisions) >= v1alpha1.MaxRevisions:
+			s.overflow = append(s.overflow, fmt.Sprintf("a revision of %s %s/%s", r.Workload.Kind, r.Workload.Namespace, r.Workload.Name))
+		default:
 			s.next.Revisions = append(s.next.Revisions, r)
 		}
 	}
+	s.forgetGonePods()
 	for _, p := range s.view.Pods {
 		known := slices.ContainsFunc(s.next.Pods, func(o v1alpha1.PodStatus) bool { return o.UID == string(p.Pod.UID) })
 		if known || target.Ended(p.Pod) || s.recovered(p.Workload) && !s.heldRevision(s.next.Revisions, p.Revision) {
@@ -49,10 +54,11 @@ func (s *scope) recordTargets() {
 		if s.heldRevision(s.incident.Status.Revisions, p.Revision) {
 			entry.Replacement = "Yes"
 		}
+		if len(s.next.Pods) >= v1alpha1.MaxStatusPods {
+			s.overflow = append(s.overflow, fmt.Sprintf("Pod %s/%s", entry.Namespace, entry.Name))
+			continue
+		}
 		s.next.Pods = append(s.next.Pods, entry)
-	}
-	if len(s.next.Pods) > v1alpha1.MaxStatusPods {
-		s.forgetGonePods()
 	}
 }
 
@@ -80,16 +86,28 @@ func (s *scope) heldRevision(revisions []v1alpha1.RevisionStatus, id string) boo
 	})
 }
 
-// forgetGonePods keeps the status bounded: replacements that came and went are dropped, oldest first; the pods that the Incident began with stay.
+// roomForPods is how many pods are remembered before those that are gone are forgotten.
+const roomForPods = v1alpha1.MaxStatusPods * 3 / 4
+
+// forgetGonePods keeps the status bounded: replacements that came and went are dropped, oldest first, with their journal and the pointers to their records. The
+// records themselves stay, under the Incident's label; the pods that the Incident began with are never forgotten.
 func (s *scope) forgetGonePods() {
-	excess := len(s.next.Pods) - v1alpha1.MaxStatusPods
+	excess := len(s.next.Pods) - roomForPods
+	forgotten := map[string]bool{}
 	s.next.Pods = slices.DeleteFunc(s.next.Pods, func(p v1alpha1.PodStatus) bool {
-		if excess > 0 && p.Replacement != "" && p.Verdict == v1alpha1.VerdictGone {
-			excess--
+		if len(forgotten) < excess && p.Replacement != "" && p.Verdict == v1alpha1.VerdictGone {
+			forgotten[p.UID] = true
 			return true
 		}
 		return false
 	})
+	if len(forgotten) == 0 {
+		return
+	}
+	s.next.Evidence = slices.DeleteFunc(s.next.Evidence, func(e v1alpha1.EvidenceItem) bool {
+		return e.Type == v1alpha1.EvidenceManifests && forgotten[e.Subject.UID]
+	})
+	s.journal.Forget(forgotten)
 }
 
 // observe reads the NetworkPolicies of the target namespaces, and looks for policy APIs that the evaluator does not read.
@@ -178,6 +196,24 @@ func (s *scope) ensureFinalizer(ctx context.Context) error {
 	return s.patchFinalizer(ctx, "from now on the Incident holds a quarantine", func(inc *v1alpha1.Incident) {
 		controllerutil.AddFinalizer(inc, v1alpha1.HoldFinalizer)
 	})
+}
+
+// holdStrayPolicies takes up the deny policies of a pass that died before it wrote the finalizer: with it, they are lifted by an approved close like any other.
+func (s *scope) holdStrayPolicies(ctx context.Context) error {
+	if s.dryRun() || !s.incident.DeletionTimestamp.IsZero() {
+		return nil // a finalizer cannot be added to what is being deleted
+	}
+	for _, ns := range target.Namespaces(s.incident) {
+		var list networkingv1.NetworkPolicyList
+		err := s.Client.List(ctx, &list, client.InNamespace(ns), client.MatchingLabels{v1alpha1.IncidentUIDLabel: string(s.incident.UID)})
+		if err != nil {
+			return fmt.Errorf("listing NetworkPolicies in namespace %s: %w", ns, err)
+		}
+		if len(list.Items) > 0 {
+			return s.ensureFinalizer(ctx)
+		}
+	}
+	return nil
 }
 
 func (s *scope) patchFinalizer(ctx context.Context, why string, change func(*v1alpha1.Incident)) error {

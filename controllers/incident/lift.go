@@ -105,6 +105,8 @@ func (s *scope) releasePod(ctx context.Context, p *v1alpha1.PodStatus, remove bo
 	case pod == nil:
 		s.journal.Done(v1alpha1.ActionDeletePod, ref)
 		return false, nil
+	case s.dryRun():
+		return false, nil // nothing is held, and nothing may look as if it had been released
 	case !measure.Holds(pod, s.incident.UID):
 		if p.Handling != v1alpha1.HandlingUntouched {
 			p.Handling = v1alpha1.HandlingReleased
@@ -131,7 +133,7 @@ func (s *scope) releasePod(ctx context.Context, p *v1alpha1.PodStatus, remove bo
 
 // liftRevision ends the quarantine of a revision. Its refusal ends with the next pass, which writes the list anew.
 func (s *scope) liftRevision(ctx context.Context, r *v1alpha1.RevisionStatus) (waiting string, err error) {
-	if r.State == v1alpha1.RevisionReleased {
+	if r.State == v1alpha1.RevisionReleased || s.dryRun() {
 		return "", nil
 	}
 	if r.Selector != nil {
@@ -147,12 +149,25 @@ func (s *scope) liftRevision(ctx context.Context, r *v1alpha1.RevisionStatus) (w
 // liftQuarantine deletes the Incident's deny policies.
 func (s *scope) liftQuarantine(ctx context.Context) (waiting string, err error) {
 	for _, ns := range s.namespaces() {
-		lifted, err := s.liftPolicy(ctx, v1alpha1.ActionLiftQuarantine, ns, measure.DenyPolicyName(s.incident))
-		if err != nil || !lifted {
-			return fmt.Sprintf("waits until the deny policy in namespace %s is removed", ns), err
+		for _, name := range s.ownPolicies(ns) {
+			lifted, err := s.liftPolicy(ctx, v1alpha1.ActionLiftQuarantine, ns, name)
+			if err != nil || !lifted {
+				return fmt.Sprintf("waits until the deny policy %s in namespace %s is removed", name, ns), err
+			}
 		}
 	}
 	return "", nil
+}
+
+// ownPolicies are the names of the Incident's policies in a namespace: the one that has to be there, and whatever a pass that died has left.
+func (s *scope) ownPolicies(ns string) []string {
+	names := []string{measure.DenyPolicyName(s.incident)}
+	for _, p := range s.policies[ns] {
+		if p.Labels[v1alpha1.IncidentUIDLabel] == string(s.incident.UID) && p.Name != names[0] {
+			names = append(names, p.Name)
+		}
+	}
+	return names
 }
 
 // liftPolicy deletes one policy of ours, once the intent is durable, and reports whether it is gone.

@@ -46,7 +46,7 @@ func (s *scope) publish(ctx context.Context, persisted *v1alpha1.IncidentStatus)
 func (s *scope) bound() {
 	s.next.Journal = s.journal.Entries()
 	s.next.PlannedActions = nil
-	for _, a := range s.planned {
+	for _, a := range s.planned[:min(len(s.planned), v1alpha1.MaxPlannedActions)] {
 		a.Detail = clip(a.Detail, maxMessage)
 		s.next.PlannedActions = append(s.next.PlannedActions, a)
 	}

@@ -71,7 +71,7 @@ func (s *scope) run(ctx context.Context) error {
 	case !s.incident.Status.ReleasedAt.IsZero():
 		return s.letGo(ctx)
 	case !s.holds() && (s.closing() || !s.incident.DeletionTimestamp.IsZero()):
-		return nil
+		return s.holdStrayPolicies(ctx)
 	}
 	if err := s.admit(ctx); err != nil {
 		return s.unread(err)
@@ -92,7 +92,8 @@ func (s *scope) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return inOrder(ctx, s.snapshotVolumes, s.recover, s.close)
+	// A volume that cannot be read keeps its item pending, and that holds back whatever would destroy it.
+	return errors.Join(s.snapshotVolumes(ctx), inOrder(ctx, s.recover, s.close))
 }
 
 // unread notes that something could not be read: every verdict is Unknown until it can be.

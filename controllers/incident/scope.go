@@ -49,6 +49,8 @@ type scope struct {
 	refusalsInForce bool
 	// planProblem and planReason say why the recovery plan cannot be executed; closeWait what closing waits for.
 	planReason, planProblem, closeWait string
+	// overflow names what the status cannot hold; Contained is then not claimed.
+	overflow []string
 	// planned is what a dry run would write.
 	planned []v1alpha1.PlannedAction
 	// requeueAfter is when to look again though nothing has changed; zero for never.

@@ -5,6 +5,8 @@
 package journal
 
 import (
+	"slices"
+
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
@@ -78,6 +80,15 @@ func (j *Journal) Done(action v1alpha1.Action, ref v1alpha1.ObjectRef) {
 func (j *Journal) Intended(action v1alpha1.Action, ref v1alpha1.ObjectRef) bool {
 	_, ok := j.index[keyOf(action, ref)]
 	return ok
+}
+
+// Forget drops the entries about objects with these UIDs.
+func (j *Journal) Forget(uids map[string]bool) {
+	j.entries = slices.DeleteFunc(j.entries, func(e v1alpha1.JournalEntry) bool { return uids[e.Object.UID] })
+	j.index = make(map[key]int, len(j.entries))
+	for i, e := range j.entries {
+		j.index[keyOf(e.Action, e.Object)] = i
+	}
 }
 
 // Entries are the entries to persist, in the order in which they were intended.

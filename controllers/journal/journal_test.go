@@ -118,3 +118,23 @@ func TestThePersistedEntriesStayAsTheyWere(t *testing.T) {
 		t.Errorf("persisted entries (-want +got):\n%s", diff)
 	}
 }
+
+func TestForget(t *testing.T) {
+	now := metav1.Now()
+	ref := func(uid string) v1alpha1.ObjectRef { return v1alpha1.ObjectRef{Kind: "Pod", Name: uid, UID: uid} }
+	j := New(nil, now, false)
+	for _, uid := range []string{"a", "b", "c"} {
+		j.Intend(v1alpha1.ActionQuarantinePod, ref(uid), "")
+	}
+	j.Forget(map[string]bool{"a": true})
+	j.Done(v1alpha1.ActionQuarantinePod, ref("c"))
+	j.Done(v1alpha1.ActionQuarantinePod, ref("a"))
+	got := map[string]v1alpha1.JournalState{}
+	for _, e := range j.Entries() {
+		got[e.Object.UID] = e.State
+	}
+	want := map[string]v1alpha1.JournalState{"b": v1alpha1.JournalIntended, "c": v1alpha1.JournalDone}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("entries mismatch (-want +got):\n%s", diff)
+	}
+}

@@ -194,7 +194,7 @@ func blocking(x *Execution, w *workload) []*corev1.Pod {
 	var out []*corev1.Pod
 	for _, s := range x.Pods {
 		p := x.All[s.UID]
-		if s.Owner.UID == w.ref.UID && p != nil && metav1.GetControllerOf(p) == nil && measure.Holds(p, x.Incident.UID) {
+		if s.Owner.UID == w.ref.UID && p != nil && slices.Contains(w.names, p.Name) && metav1.GetControllerOf(p) == nil && measure.Holds(p, x.Incident.UID) {
 			out = append(out, p)
 		}
 	}

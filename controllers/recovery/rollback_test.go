@@ -159,6 +159,7 @@ func stateful() *workload {
 	w := deployment()
 	w.ref = v1alpha1.ObjectRef{Kind: "StatefulSet", Namespace: "shop", Name: "db", UID: "sts"}
 	w.owners, w.hashLabel = []string{"sts"}, appsv1.ControllerRevisionHashLabelKey
+	w.names = []string{"db-0"}
 	return w
 }
 

@@ -7,7 +7,6 @@ import (
 
 	"github.com/fluxcd/cli-utils/pkg/kstatus/status"
 	"github.com/google/cel-go/cel"
-	"github.com/google/cel-go/ext"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -107,7 +106,7 @@ func Evaluate(expression string, object map[string]any) (bool, error) {
 }
 
 func program(expression string) (cel.Program, error) {
-	env, err := cel.NewEnv(cel.Variable("object", cel.DynType), ext.Strings(), ext.Lists())
+	env, err := cel.NewEnv(cel.Variable("object", cel.DynType))
 	if err != nil {
 		return nil, fmt.Errorf("preparing CEL: %w", err)
 	}

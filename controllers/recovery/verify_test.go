@@ -2,7 +2,6 @@ package recovery
 
 import (
 	"fmt"
-	"runtime"
 	"strings"
 	"testing"
 
@@ -42,26 +41,16 @@ func TestEvaluate(t *testing.T) {
 	}
 }
 
-// Whoever may write a RecoveryPlan must not be able to exhaust the operator: expressions that make much of little end soon.
+// Whoever may write a RecoveryPlan must not be able to exhaust the operator: functions that make much of little, and are charged only afterwards, are not there.
 func TestExpressionsCannotMultiply(t *testing.T) {
-	for name, expression := range map[string]string{
-		"a range":         "lists.range(10000000).size() > 0",
-		"ranges of range": "lists.range(9999).map(a, lists.range(9999)).size() > 0",
-		"a text":          `"aaaaaaaaaa"` + strings.Repeat(`.replace("a", "aaaaaaaaaa")`, 7) + `.size() > 0`,
-		"a field":         `object.long.replace("x", object.long).size() > 0`,
+	for _, expression := range []string{
+		"lists.range(10000000).size() > 0",
+		`object.long.replace("x", object.long).size() > 0`,
+		`"%s".format([object.long]).size() > 0`,
 	} {
-		t.Run(name, func(t *testing.T) {
-			object := map[string]any{"long": strings.Repeat("x", 5000)}
-			var before, after runtime.MemStats
-			runtime.ReadMemStats(&before)
-			if got, err := Evaluate(expression, object); err == nil {
-				t.Errorf("Evaluate() = %v, want an error", got)
-			}
-			runtime.ReadMemStats(&after)
-			if n := (after.TotalAlloc - before.TotalAlloc) >> 20; n > 64 {
-				t.Errorf("%d MiB were used", n)
-			}
-		})
+		if err := Compile(expression); err == nil {
+			t.Errorf("Compile(%s) succeeded, want it to be refused", expression)
+		}
 	}
 }
 

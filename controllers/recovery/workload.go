@@ -33,6 +33,8 @@ type workload struct {
 	wanted int32
 	// hash is the revision hash of the pods of the current template, "" while it is not known; hashLabel is the label that carries it.
 	hash, hashLabel string
+	// names are the names that the pods of a StatefulSet have to have.
+	names []string
 	// owners are the UIDs of the objects that own the workload's pods.
 	owners []string
 }
@@ -106,11 +108,19 @@ func readStatefulSet(ctx context.Context, r client.Reader, key client.ObjectKey)
 	if err := r.Get(ctx, key, &s); err != nil {
 		return nil, err
 	}
-	return &workload{
+	out := &workload{
 		object: &s, template: &s.Spec.Template, path: []string{"spec", "template"}, owners: []string{string(s.UID)},
 		observed: s.Status.ObservedGeneration >= s.Generation, wanted: orOne(s.Spec.Replicas),
 		hash: s.Status.UpdateRevision, hashLabel: appsv1.ControllerRevisionHashLabelKey,
-	}, nil
+	}
+	start := int32(0)
+	if s.Spec.Ordinals != nil {
+		start = s.Spec.Ordinals.Start
+	}
+	for i := range out.wanted {
+		out.names = append(out.names, fmt.Sprintf("%s-%d", s.Name, start+i))
+	}
+	return out, nil
 }
 
 func readDaemonSet(ctx context.Context, r client.Reader, key client.ObjectKey) (*workload, error) {

@@ -51,7 +51,7 @@ func linkArtifact(opts Options, b binary, asset, version string) artifact {
 		want: stamp{Version: version, Asset: asset},
 		make: func(context.Context) error {
 			temp := tempPath(opts.Bin, b.name)
-			os.Remove(temp)
+			_ = os.Remove(temp)
 			if err := os.Symlink(asset, temp); err != nil {
 				return err
 			}
@@ -81,7 +81,7 @@ func buildArtifact(opts Options, b binary, goVersion string) (artifact, error) {
 			if err != nil {
 				return err
 			}
-			defer os.Remove(temp)
+			defer func() { _ = os.Remove(temp) }()
 			if _, err := goCommand(ctx, dir, append(args, "-o", temp, b.pkg)...); err != nil {
 				return err
 			}

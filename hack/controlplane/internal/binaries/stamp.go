@@ -59,11 +59,11 @@ func kubernetesStampVars(version string) []string {
 
 // linkerFlags drops symbol tables, which halves the files, and sets variables.
 func linkerFlags(vars []string) string {
-	flags := "-s -w"
+	flags := []string{"-s", "-w"}
 	for _, v := range vars {
-		flags += " -X " + v
+		flags = append(flags, "-X", v)
 	}
-	return flags
+	return strings.Join(flags, " ")
 }
 
 func stampPath(bin, name string) string {

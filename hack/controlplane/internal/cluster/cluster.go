@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -196,7 +197,7 @@ func (c *Cluster) startSimulator() error {
 	c.simDone = make(chan struct{})
 	go func() {
 		defer close(c.simDone)
-		defer log.Close()
+		defer func() { _ = log.Close() }()
 		if err := simulator.Run(c.ctx); err != nil {
 			c.fail(fmt.Errorf("simulator stopped: %w", err))
 		}
@@ -235,8 +236,8 @@ func (c *Cluster) stopProcesses() {
 	if c.simDone != nil {
 		<-c.simDone
 	}
-	for i := len(c.running) - 1; i >= 0; i-- {
-		c.running[i].stop(stopGrace)
+	for _, p := range slices.Backward(c.running) {
+		p.stop(stopGrace)
 	}
 }
 

@@ -25,7 +25,7 @@ func startProcess(name, program, logPath string, args []string, onExit func(*pro
 	if err != nil {
 		return nil, fmt.Errorf("open log of %s: %w", name, err)
 	}
-	defer log.Close() // the child has its own copy
+	defer func() { _ = log.Close() }() // the child has its own copy
 	fmt.Fprintf(log, "+ %s %s\n", program, strings.Join(args, " "))
 
 	p := &process{name: name, logPath: logPath, cmd: exec.Command(program, args...), done: make(chan struct{})}

@@ -30,7 +30,7 @@ func TestImageIDOfATag(t *testing.T) {
 	if repository != "example.org:5000/app" || len(digest) != 64 {
 		t.Errorf("got repository %q and digest %q", repository, digest)
 	}
-	if ImageID("app:1") != ImageID("app:1") {
+	if first, second := ImageID("app:1"), ImageID("app:1"); first != second {
 		t.Error("the same reference gave two digests")
 	}
 	if ImageID("app:1") == ImageID("app:2") {

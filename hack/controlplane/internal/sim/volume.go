@@ -57,8 +57,7 @@ func (p *provisioner) Reconcile(ctx context.Context, request ctrl.Request) (ctrl
 		return ctrl.Result{}, fmt.Errorf("read storage class: %w", err)
 	}
 	source, err := p.sourceHandle(ctx, claim)
-	var notYet *sourceError
-	if errors.As(err, &notYet) {
+	if notYet, ok := errors.AsType[*sourceError](err); ok {
 		p.recorder.Eventf(claim, nil, corev1.EventTypeWarning, "ProvisioningFailed", "Provision", "%s", notYet.Error())
 		return ctrl.Result{RequeueAfter: sourceRetryInterval}, nil
 	}
