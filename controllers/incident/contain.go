@@ -244,28 +244,35 @@ func (s *scope) ensureRefusals(ctx context.Context) error {
 	if err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("reading ConfigMap %s: %w", key, err)
 	}
-	ref := v1alpha1.ObjectRef{Kind: "ConfigMap", Namespace: key.Namespace, Name: key.Name}
-	switch exists := err == nil; {
-	case !exists && want == nil, exists && want != nil && equality.Semantic.DeepEqual(have.Data, want.Data):
-		s.refusalsInForce = true
+	exists := err == nil
+	if s.refusalsInForce = exists == (want != nil) && (!exists || equality.Semantic.DeepEqual(have.Data, want.Data)); s.refusalsInForce {
 		return nil
 	}
-	switch {
-	case want == nil:
+	// ConfigMaps are not watched: that the write took effect is seen by looking again.
+	s.lookAgainAfter(retryChanged)
+	return s.writeRefusals(ctx, key, &have, want)
+}
+
+// writeRefusals creates, updates or deletes the list; have is what there is, without a UID when there is none.
+func (s *scope) writeRefusals(ctx context.Context, key client.ObjectKey, have, want *corev1.ConfigMap) error {
+	op := v1alpha1.PlannedAction{Object: v1alpha1.ObjectRef{Kind: "ConfigMap", Namespace: key.Namespace, Name: key.Name}}
+	if want == nil {
+		op.Verb, op.Detail = "delete", "nothing is refused any more"
 		uid := have.UID
-		op := v1alpha1.PlannedAction{Verb: "delete", Object: ref, Detail: "nothing is refused any more"}
 		return s.Write(ctx, op, func(ctx context.Context, c client.Client) error {
-			return client.IgnoreNotFound(c.Delete(ctx, &have, client.Preconditions{UID: &uid}))
+			return client.IgnoreNotFound(c.Delete(ctx, have, client.Preconditions{UID: &uid}))
 		})
-	case apierrors.IsNotFound(err):
-		op := v1alpha1.PlannedAction{Verb: "create", Object: ref, Detail: "refuse at admission: " + want.Data["refused"]}
+	}
+	op.Detail = "refuse at admission: " + want.Data[measure.RefusedKey]
+	if have.UID == "" {
+		op.Verb = "create"
 		return s.Write(ctx, op, func(ctx context.Context, c client.Client) error {
 			return client.IgnoreAlreadyExists(c.Create(ctx, want))
 		})
 	}
+	op.Verb = "update"
 	have.Data = want.Data
-	op := v1alpha1.PlannedAction{Verb: "update", Object: ref, Detail: "refuse at admission: " + want.Data["refused"]}
-	return s.Write(ctx, op, func(ctx context.Context, c client.Client) error { return c.Update(ctx, &have) })
+	return s.Write(ctx, op, func(ctx context.Context, c client.Client) error { return c.Update(ctx, have) })
 }
 
 // quarantinePods puts the quarantine label on every pod whose manifests are safe.

@@ -12,8 +12,8 @@ import (
 
 // +kubebuilder:rbac:groups="",namespace=cofferdam-system,resources=configmaps,verbs=get;create;update;delete
 
-// refusedKey is the key of the list in the ConfigMap; config/guard reads it.
-const refusedKey = "refused"
+// RefusedKey is the key of the list in the ConfigMap; config/guard reads it.
+const RefusedKey = "refused"
 
 // RefusalsName is the name of the ConfigMap, in the operator's namespace, that lists the Incident's refused revisions.
 func RefusalsName(inc *v1alpha1.Incident) string {
@@ -46,6 +46,6 @@ func Refusals(inc *v1alpha1.Incident, operatorNamespace string, revisions []v1al
 			Labels:      labels,
 			Annotations: OwnedAnnotations(inc),
 		},
-		Data: map[string]string{refusedKey: strings.Join(lines, "\n") + "\n"},
+		Data: map[string]string{RefusedKey: strings.Join(lines, "\n") + "\n"},
 	}
 }
