@@ -6,7 +6,8 @@ const (
 	// target is resolved and the limits hold. Nothing is written outside status before that.
 	ConditionAccepted = "Accepted"
 
-	// ConditionContained is True when every pod's isolation is proven: each one is Isolated or Gone.
+	// ConditionContained is True when every pod's isolation is proven: each one is Isolated or Gone, leaving out those that an approved step
+	// has released.
 	ConditionContained = "Contained"
 
 	// ConditionEvidenceCollected is True when every evidence item is Collected. It is False with reason Gaps when

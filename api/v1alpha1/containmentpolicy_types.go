@@ -97,8 +97,8 @@ type Isolation struct {
 	// +default="Quarantine"
 	Replacements ReplacementHandling `json:"replacements,omitempty"`
 
-	// exceptions are the only flows that a quarantined pod keeps, for an evidence path such as a collector.
-	// They widen nothing: if another policy denies the flow, it stays denied.
+	// exceptions are the only flows that a quarantined pod has, for an evidence path such as a collector. NetworkPolicies add up, so an
+	// exception is open even where another policy had kept the flow closed before: name peers and ports that are meant to reach a compromised pod.
 	// +optional
 	// +listType=map
 	// +listMapKey=name

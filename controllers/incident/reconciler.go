@@ -7,6 +7,7 @@ package incident
 import (
 	"context"
 	"errors"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/tools/events"
@@ -18,6 +19,9 @@ import (
 	"cofferdam.dev/cofferdam/api/v1alpha1"
 	"cofferdam.dev/cofferdam/controllers/foreign"
 )
+
+// resync is how often an open Incident is judged anew though no watch event asked for it: policies of other APIs, owners and revisions are not watched.
+const resync = time.Minute
 
 // Reconciler reconciles Incidents. It is safe to run in two processes at once: every write is either idempotent under a deterministic name or bound to the
 // UID and version that was read.
@@ -79,6 +83,7 @@ func (s *scope) run(ctx context.Context) error {
 	if s.problem != nil && !s.holds() {
 		return nil
 	}
+	s.lookAgainAfter(resync)
 	s.recordTargets()
 	if err := s.observe(ctx); err != nil {
 		return s.unread(err)

@@ -54,10 +54,9 @@ func TestAdmission(t *testing.T) {
 
 var _ = BeforeSuite(func(ctx context.Context) {
 	var err error
-	server, err = cluster.Start(ctx)
+	server, err = cluster.StartInstalled(ctx, "external")
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(func() error { return server.Stop() })
-	Expect(server.Install(ctx, "external")).To(Succeed())
 
 	admin = as(server.RESTConfig)
 	chief = as(server.Impersonate("chief", "system:masters"))

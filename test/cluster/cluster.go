@@ -55,36 +55,64 @@ type Cluster struct {
 // Start runs a control plane and waits until it is ready. It ends with Stop, or with this process, however that ends.
 // The context bounds the start only; flags are further flags of "controlplane up", such as --no-snapshot-crds.
 func Start(ctx context.Context, flags ...string) (*Cluster, error) {
-	root, err := findRoot()
+	c, program, err := locate()
 	if err != nil {
 		return nil, err
 	}
+	if c.dir, err = os.MkdirTemp("", "cofferdam-test-"); err != nil {
+		return nil, fmt.Errorf("create a folder for the control plane: %w", err)
+	}
+	ready, err := c.launch(ctx, program, flags)
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(c.dir))
+	}
+	if err := c.awaitReady(ctx, ready); err != nil {
+		return nil, errors.Join(err, c.Stop())
+	}
+	c.RESTConfig, err = clientcmd.BuildConfigFromFlags("", c.Kubeconfig)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("read the kubeconfig of the control plane: %w", err), c.Stop())
+	}
+	unlimited(c.RESTConfig)
+	return c, nil
+}
+
+// StartInstalled runs a control plane and installs config/<overlay> into it.
+func StartInstalled(ctx context.Context, overlay string, flags ...string) (*Cluster, error) {
+	c, err := Start(ctx, flags...)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.Install(ctx, overlay); err != nil {
+		return nil, errors.Join(err, c.Stop())
+	}
+	return c, nil
+}
+
+// locate finds the checkout and the programs that make has built.
+func locate() (c *Cluster, program string, err error) {
+	root, err := findRoot()
+	if err != nil {
+		return nil, "", err
+	}
 	bin := filepath.Join(root, "bin")
-	program := os.Getenv(binaryVariable)
-	if program == "" {
+	if program = os.Getenv(binaryVariable); program == "" {
 		program = filepath.Join(bin, "controlplane")
 	}
 	for _, needed := range []string{program, filepath.Join(bin, "kubectl"), filepath.Join(bin, "kube-apiserver")} {
 		if _, err := os.Stat(needed); err != nil {
-			return nil, fmt.Errorf("the local control plane is not built (%w): run \"make controlplane\" first, or all tests by \"make test\"", err)
+			return nil, "", fmt.Errorf("the local control plane is not built (%w): run \"make controlplane\" first, or all tests by \"make test\"", err)
 		}
 	}
+	return &Cluster{Root: root, kubectl: filepath.Join(bin, "kubectl"), log: &tail{limit: 16 << 10}, exited: make(chan error, 1)}, program, nil
+}
 
-	dir, err := os.MkdirTemp("", "cofferdam-test-")
-	if err != nil {
-		return nil, fmt.Errorf("create a folder for the control plane: %w", err)
-	}
-	c := &Cluster{
-		Root:    root,
-		kubectl: filepath.Join(bin, "kubectl"),
-		dir:     dir,
-		log:     &tail{limit: 16 << 10},
-		exited:  make(chan error, 1),
-	}
+// launch starts the process and returns where the path of the kubeconfig arrives once the control plane is ready.
+func (c *Cluster) launch(ctx context.Context, program string, flags []string) (<-chan string, error) {
 	// The context bounds the start: when it ends later, the control plane stays.
-	flags = append([]string{"up", "--bin", bin, "--dir", filepath.Join(dir, "run"), "--until-stdin-closes", "--rm"}, flags...)
+	flags = append([]string{"up", "--bin", filepath.Join(c.Root, "bin"), "--dir", filepath.Join(c.dir, "run"), "--until-stdin-closes", "--rm"}, flags...)
 	c.cmd = exec.CommandContext(context.WithoutCancel(ctx), program, flags...)
-	c.cmd.Dir = root
+	c.cmd.Dir = c.Root
 	c.cmd.Stderr = c.log
 	stdin, err := c.cmd.StdinPipe()
 	if err != nil {
@@ -98,7 +126,6 @@ func Start(ctx context.Context, flags ...string) (*Cluster, error) {
 	if err := c.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start the control plane: %w", err)
 	}
-
 	ready := make(chan string, 1)
 	go func() {
 		for lines := bufio.NewScanner(stdout); lines.Scan(); {
@@ -109,23 +136,21 @@ func Start(ctx context.Context, flags ...string) (*Cluster, error) {
 		// All output is read: Wait closes the pipe.
 		c.exited <- c.cmd.Wait()
 	}()
+	return ready, nil
+}
+
+func (c *Cluster) awaitReady(ctx context.Context, ready <-chan string) error {
 	select {
 	case c.Kubeconfig = <-ready:
+		return nil
 	case err := <-c.exited:
 		c.exited <- err
-		return nil, errors.Join(fmt.Errorf("the control plane ended before it was ready: %w\n%s", err, c.log), c.Stop())
+		return fmt.Errorf("the control plane ended before it was ready: %w\n%s", err, c.log)
 	case <-ctx.Done():
-		return nil, errors.Join(fmt.Errorf("the control plane was not ready in time: %w\n%s", ctx.Err(), c.log), c.Stop())
+		return fmt.Errorf("the control plane was not ready in time: %w\n%s", ctx.Err(), c.log)
 	case <-time.After(startTimeout):
-		return nil, errors.Join(fmt.Errorf("the control plane was not ready after %s\n%s", startTimeout, c.log), c.Stop())
+		return fmt.Errorf("the control plane was not ready after %s\n%s", startTimeout, c.log)
 	}
-
-	c.RESTConfig, err = clientcmd.BuildConfigFromFlags("", c.Kubeconfig)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("read the kubeconfig of the control plane: %w", err), c.Stop())
-	}
-	unlimited(c.RESTConfig)
-	return c, nil
 }
 
 // Stop ends the control plane and removes its folder. It may be called more than once.

@@ -22,8 +22,7 @@ func TestFaults(t *testing.T) {
 
 var _ = BeforeSuite(func(ctx context.Context) {
 	var err error
-	server, err = cluster.Start(ctx)
+	server, err = cluster.StartInstalled(ctx, "external")
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(func() error { return server.Stop() })
-	Expect(server.Install(ctx, "external")).To(Succeed())
 }, NodeTimeout(5*time.Minute))

@@ -69,8 +69,7 @@ var _ = Describe("A second look without a change", func() {
 		before := recorder.Requests(shop.Namespace, string(inc.UID))
 		passes := reconciles()
 		By("touching a pod that has nothing to do with it, which brings a pass")
-		blog := podsOf(ctx, shop, scenario.Clean)[0]
-		Expect(shop.Admin.Patch(ctx, &blog, client.RawPatch("application/merge-patch+json", []byte(`{"metadata":{"annotations":{"touched":"yes"}}}`)))).To(Succeed())
+		nudge(ctx, shop)
 		Eventually(ctx, reconciles).WithTimeout(scenario.Patience).Should(BeNumerically(">", passes))
 		settle(ctx)
 		Expect(recorder.Requests(shop.Namespace, string(inc.UID))).To(Equal(before))

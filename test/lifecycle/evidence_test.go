@@ -96,10 +96,9 @@ var _ = Describe("Evidence", func() {
 
 var _ = Describe("Without the snapshot API", func() {
 	It("volumes are declared gaps, and everything else works", func(ctx SpecContext) {
-		bare, err := cluster.Start(ctx, "--no-snapshot-crds")
+		bare, err := cluster.StartInstalled(ctx, "external", "--no-snapshot-crds")
 		Expect(err).NotTo(HaveOccurred())
 		DeferCleanup(func() error { return bare.Stop() })
-		Expect(bare.Install(ctx, "external")).To(Succeed())
 		op, err := operator.Start(ctx, bare.OperatorConfig(), operator.Options{})
 		Expect(err).NotTo(HaveOccurred())
 		DeferCleanup(op.Stop)
