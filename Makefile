@@ -32,7 +32,7 @@ DEMO_FLAGS := --kubeconfig=$(KUBECONFIG)
 endif
 
 .PHONY: demo
-demo: controlplane ## Contain and recover an application on a control plane of its own; KUBECONFIG=… uses that cluster, after asking.
+demo: controlplane build ## Contain and recover an application on a control plane of its own; KUBECONFIG=… uses that cluster, after asking.
 	go run ./test/demo $(DEMO_FLAGS)
 
 ##@ Develop

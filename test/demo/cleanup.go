@@ -14,7 +14,6 @@ import (
 // cleanUp removes everything from an existing cluster, whatever state the demo has left it in. The operator is stopped by now, so that the guards
 // go first: nobody else could let go of what is still held.
 func (d *demo) cleanUp(ctx context.Context) error {
-	say("Removing everything from the cluster again.")
 	steps := [][]string{
 		{"delete", "--ignore-not-found", "-k", "config/guard"},
 		{"delete", "--ignore-not-found", "-k", "config/guard/stamp"},

@@ -37,7 +37,7 @@ const (
 
 var (
 	errInterrupted = errors.New("interrupted")
-	errDeclined    = errors.New("nothing was done")
+	errDeclined    = errors.New("declined")
 )
 
 // demo is one run.
@@ -52,6 +52,7 @@ type demo struct {
 	// dir is a folder for what the run needs, log the manager's log in it.
 	dir, log string
 	patience time.Duration
+	started  time.Time
 	// admin reads what the checks are about; everything that is done is done by kubectl.
 	admin   client.Client
 	manager *manager
@@ -75,11 +76,13 @@ func main() {
 func run(kubeconfig string, yes bool) int {
 	ctx, stop := interruptible()
 	defer stop()
-	started := time.Now()
-	d := &demo{existing: kubeconfig != "", patience: patience}
+	d := &demo{existing: kubeconfig != "", patience: patience, started: time.Now()}
+	if d.existing {
+		d.patience = patienceExisting
+	}
 	err := d.prepare(ctx, kubeconfig, yes)
 	if errors.Is(err, errDeclined) {
-		fmt.Fprintln(os.Stderr, err)
+		fmt.Println("\n  Nothing was done.")
 		return exitFailed
 	}
 	if err == nil {
@@ -90,6 +93,7 @@ func run(kubeconfig string, yes bool) int {
 	}
 	if errors.Is(err, errInterrupted) {
 		fmt.Println("\n  Interrupted: stopping everything.")
+		d.log = "" // of no interest
 		d.finish(false)
 		return exitInterrupted
 	}
@@ -98,7 +102,7 @@ func run(kubeconfig string, yes bool) int {
 		d.finish(false)
 		return exitFailed
 	}
-	passed := d.conclude(err, time.Since(started))
+	passed := d.conclude(err, time.Since(d.started))
 	if !d.finish(passed) {
 		return exitFailed
 	}
@@ -138,13 +142,13 @@ func (d *demo) start(ctx context.Context) (context.Context, error) {
 
 // finish stops what was started, and leaves an existing cluster as it was found. It reports whether nothing went wrong.
 func (d *demo) finish(passed bool) bool {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), patienceExisting)
 	defer cancel()
 	if d.manager != nil {
 		d.manager.stop()
 	}
 	if d.existing && d.installed {
-		if err := d.cleanUp(ctx); err != nil {
+		if err := busy("Removing everything from the cluster again", func() error { return d.cleanUp(ctx) }); err != nil {
 			fmt.Printf("  Cleaning up failed: %v\n", err)
 			passed = false
 		}

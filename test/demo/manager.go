@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -66,8 +65,8 @@ func (d *demo) startManager(ctx context.Context) (*manager, context.Context, err
 	running, cancel := context.WithCancelCause(ctx)
 	m.cancel = cancel
 	go func() {
-		err := m.cmd.Wait()
-		cancel(fmt.Errorf("the manager has ended: %w", errors.Join(err, errors.New("see its log"))))
+		_ = m.cmd.Wait() // its state says it all
+		cancel(fmt.Errorf("the manager has ended by itself (%s): see its log", m.cmd.ProcessState))
 		close(m.exited)
 	}()
 	return m, running, d.until(running, "the manager is ready", func(ctx context.Context) (string, error) { return "", isReady(ctx, probes) })

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -44,8 +45,8 @@ func (d *demo) prepare(ctx context.Context, kubeconfig string, yes bool) error {
 	if err := d.examine(ctx); err != nil {
 		return fmt.Errorf("this cluster cannot be used: %w", err)
 	}
-	if yes {
-		return nil
+	if err := d.announce(); err != nil || yes {
+		return err
 	}
 	return d.ask(ctx)
 }
@@ -72,7 +73,7 @@ func (d *demo) examine(ctx context.Context) error {
 		return fmt.Errorf("it runs Kubernetes %s, and the demo needs MutatingAdmissionPolicy v1, which 1.36 serves", version.GitVersion)
 	}
 	if _, err := disco.ServerResourcesForGroupVersion("containment.cofferdam.dev/v1alpha1"); !apierrors.IsNotFound(err) {
-		return errors.New("Cofferdam is installed there; the demo brings a copy of its own, and removes it at the end, and so needs a cluster without one")
+		return errors.New("it has Cofferdam installed already; the demo brings a copy of its own and removes it at the end")
 	}
 	reader, err := client.New(d.server.RESTConfig, client.Options{Scheme: newScheme()})
 	if err != nil {
@@ -108,8 +109,8 @@ func (d *demo) examineStorage(ctx context.Context, reader client.Client) error {
 	return nil
 }
 
-// ask asks whether the existing cluster may be used. Anything but a yes is a no.
-func (d *demo) ask(ctx context.Context) error {
+// announce says what will be done to the existing cluster.
+func (d *demo) announce() error {
 	config, err := clientcmd.LoadFromFile(d.server.Kubeconfig)
 	if err != nil {
 		return fmt.Errorf("read the kubeconfig: %w", err)
@@ -120,6 +121,11 @@ func (d *demo) ask(ctx context.Context) error {
 	if !d.snapshots {
 		say("Volumes cannot be snapshotted there; the demo shows how such a gap is declared.")
 	}
+	return nil
+}
+
+// ask asks whether the existing cluster may be used. Anything but a yes is a no.
+func (d *demo) ask(ctx context.Context) error {
 	fmt.Print("  Continue? [y/N] ")
 	answers := make(chan string, 1)
 	go func() {
@@ -134,6 +140,7 @@ func (d *demo) ask(ctx context.Context) error {
 			_ = os.RemoveAll(d.dir) // a folder in the system's own temporary folder
 			return errors.Join(errDeclined, d.server.Stop())
 		}
+		d.started = time.Now() // thinking takes its time
 	}
 	return nil
 }

@@ -24,6 +24,8 @@ func (d *demo) recover(ctx context.Context) error {
 		return err
 	}
 	blank()
+	say("The quarantined db-0 holds the name that its replacement needs. It goes once its evidence is complete. Its controller has " +
+		"tried in vain to replace it, ever more slowly, so that it may take some seconds to notice:")
 	seen := map[string]string{}
 	inc, err := d.await(ctx, "the plan asks for approval", func(inc *v1alpha1.Incident) string {
 		d.narrate(inc, seen, given)

@@ -14,9 +14,10 @@ import (
 )
 
 const (
-	// patience bounds every wait. It is a limit against hanging; nothing is expected to take that long, except images that are pulled.
-	patience = 3 * time.Minute
-	// quiet is how long a wait stays silent; then it speaks after every other such time.
+	// patience bounds every wait. It is a limit against hanging. On a cluster of one's own, images have to be pulled first.
+	patience         = 90 * time.Second
+	patienceExisting = 5 * time.Minute
+	// quiet is how long a wait stays silent. After that it speaks less and less often.
 	quiet = 2 * time.Second
 	poll  = 50 * time.Millisecond
 )
@@ -39,7 +40,7 @@ func (d *demo) until(ctx context.Context, what string, look func(context.Context
 			return fmt.Errorf("waited %s in vain until %s: %s", d.patience, what, missing)
 		case time.Now().After(speak):
 			fmt.Println(clip(fmt.Sprintf("    ... %s, waiting until %s: %s", seconds(time.Since(started)), what, strings.TrimSpace(missing)), width+16))
-			speak = speak.Add(2 * quiet)
+			speak = started.Add(2 * time.Since(started))
 		}
 		select {
 		case <-ctx.Done():
