@@ -213,7 +213,7 @@ func (s *scope) recoveredCondition() metav1.Condition {
 		return no(v1alpha1.ReasonNotRequested, "the goal was not set to Recover")
 	}
 	reason := v1alpha1.ReasonStepsRunning
-	var running []string
+	running := []string{fmt.Sprintf("RecoveryPlan %s is executed", rec.PlanName)}
 	for _, st := range rec.Steps {
 		switch st.State {
 		case v1alpha1.StepOverdue:

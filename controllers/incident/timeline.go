@@ -2,6 +2,7 @@ package incident
 
 import (
 	"fmt"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
@@ -28,19 +29,19 @@ func (t turn) eventType() string {
 
 // turns compares two statuses. What happened is derived from what is recorded, so that a crash between the two loses nothing.
 func turns(old, next *v1alpha1.IncidentStatus) []turn {
-	var out []turn
-	out = append(out, conditionTurns(old, next)...)
-	out = append(out, podTurns(old, next)...)
-	out = append(out, evidenceTurns(old, next)...)
-	out = append(out, recoveryTurns(old, next)...)
-	return out
+	return slices.Concat(
+		conditionTurns(old, next, v1alpha1.ConditionAccepted),
+		podTurns(old, next),
+		evidenceTurns(old, next),
+		recoveryTurns(old, next),
+		// The conditions that sum up come after what they sum up.
+		conditionTurns(old, next, v1alpha1.ConditionContained, v1alpha1.ConditionEvidenceCollected, v1alpha1.ConditionRecovered, v1alpha1.ConditionReleased),
+	)
 }
 
-func conditionTurns(old, next *v1alpha1.IncidentStatus) []turn {
+func conditionTurns(old, next *v1alpha1.IncidentStatus, kinds ...string) []turn {
 	var out []turn
-	for _, kind := range []string{
-		v1alpha1.ConditionAccepted, v1alpha1.ConditionContained, v1alpha1.ConditionEvidenceCollected, v1alpha1.ConditionRecovered, v1alpha1.ConditionReleased,
-	} {
+	for _, kind := range kinds {
 		was, is := apimeta.FindStatusCondition(old.Conditions, kind), apimeta.FindStatusCondition(next.Conditions, kind)
 		if is == nil || is.Reason == v1alpha1.ReasonNothingHeld || was != nil && was.Status == is.Status && was.Reason == is.Reason {
 			continue

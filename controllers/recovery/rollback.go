@@ -77,6 +77,14 @@ func rollBack(ctx context.Context, x *Execution, ref v1alpha1.WorkloadRef, block
 	case impossible != "":
 		return waiting("%s", impossible), nil
 	case patch != nil:
+		// Names are freed first: the StatefulSet controller tries ever more rarely to create a pod whose name is taken, and it is the change of the template that
+		// wakes it.
+		if err := unblock(ctx, x, w, blocked); err != nil {
+			return Outcome{}, err
+		}
+		if left := blockers(x, w); left != "" {
+			return waiting("%s %s: %s", ref.Kind, ref.Name, left), nil
+		}
 		return applyChange(ctx, x, w, patch, detail)
 	}
 	x.Journal.Done(v1alpha1.ActionRollBackImages, w.ref)
@@ -135,7 +143,10 @@ func judge(x *Execution, w *workload, good v1alpha1.KnownGoodImages) Outcome {
 	case len(notReady) > 0:
 		return waiting("%s: %s", name, strings.Join(notReady, ", "))
 	case proven < w.wanted:
-		return waiting("%s: %d of %d pods run the known-good images%s", name, proven, w.wanted, blockers(x, w))
+		if left := blockers(x, w); left != "" {
+			return waiting("%s: %d of %d pods run the known-good images; %s", name, proven, w.wanted, left)
+		}
+		return waiting("%s: %d of %d pods run the known-good images", name, proven, w.wanted)
 	}
 	return done("%s: %d pods run revision %s with the known-good digests", name, proven, w.hash)
 }
@@ -209,7 +220,7 @@ func blockers(x *Execution, w *workload) string {
 	if len(names) == 0 {
 		return ""
 	}
-	return fmt.Sprintf("; quarantined pods hold the names of their replacements: %s; delete them when their evidence suffices", strings.Join(names, ", "))
+	return fmt.Sprintf("quarantined pods hold the names of their replacements: %s; delete them when their evidence suffices", strings.Join(names, ", "))
 }
 
 // unblock deletes quarantined pods that hold the names of their replacements, once nothing would be lost by it.
