@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"k8s.io/apimachinery/pkg/runtime"
@@ -31,16 +32,24 @@ type Client struct {
 	client.Client
 
 	moment Moment
-	at     int
+	at     Write
 
 	mu     sync.Mutex
-	writes []string
+	counts map[string]int
+	writes []Write
 	dead   chan struct{}
 }
 
-// NewClient makes a client that dies at the given write, counted from 1.
-func NewClient(moment Moment, at int) *Client {
-	return &Client{moment: moment, at: at, dead: make(chan struct{})}
+// Write is one write of an operator: the nth of its kind, counted from 1. Runs differ in how many writes of status fall between the others, so that a write is
+// known by its kind, not by its place.
+type Write struct {
+	Kind string
+	Nth  int
+}
+
+// NewClient makes a client that dies at the given write.
+func NewClient(moment Moment, at Write) *Client {
+	return &Client{moment: moment, at: at, counts: map[string]int{}, dead: make(chan struct{})}
 }
 
 // Wrap makes the client act through another one.
@@ -52,11 +61,11 @@ func (c *Client) Wrap(inner client.Client) client.Client {
 // Dead is closed when the operator has died.
 func (c *Client) Dead() <-chan struct{} { return c.dead }
 
-// Writes are the writes so far, in words.
-func (c *Client) Writes() []string {
+// Writes are the writes so far.
+func (c *Client) Writes() []Write {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return append([]string(nil), c.writes...)
+	return slices.Clone(c.writes)
 }
 
 func (c *Client) alive() error {
@@ -75,8 +84,11 @@ func (c *Client) write(verb string, obj runtime.Object, fn func() error) error {
 		c.mu.Unlock()
 		return err
 	}
-	c.writes = append(c.writes, fmt.Sprintf("%s %T", verb, obj))
-	fatal := c.moment != Never && len(c.writes) == c.at
+	kind := fmt.Sprintf("%s %T", verb, obj)
+	c.counts[kind]++
+	write := Write{Kind: kind, Nth: c.counts[kind]}
+	c.writes = append(c.writes, write)
+	fatal := c.moment != Never && write == c.at
 	if fatal && c.moment == Before {
 		close(c.dead)
 		c.mu.Unlock()
