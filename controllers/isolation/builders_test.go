@@ -132,14 +132,15 @@ func portNamed(protocol corev1.Protocol, name string) npPort {
 // leakOf is a leak by a rule of one of the policies that newPolicy makes.
 func leakOf(d Direction, name string, rule int, peer, ports string) Leak {
 	return Leak{
-		Direction:        d,
-		Policy:           types.NamespacedName{Namespace: namespace, Name: name},
-		PolicyUID:        types.UID("uid-" + name),
-		PolicyGeneration: 3,
-		Rule:             rule,
-		Peer:             peer,
-		Ports:            ports,
-		Reason:           ReasonAllowRule,
+		Direction: d,
+		Source: Ref{
+			Group: networkingv1.GroupName, Kind: "NetworkPolicy", Namespace: namespace, Name: name, UID: types.UID("uid-" + name), Generation: 3,
+		},
+		Rule:   rule,
+		Peer:   peer,
+		Ports:  ports,
+		Reason: ReasonAllowRule,
+		State:  StateActive,
 	}
 }
 
@@ -150,5 +151,10 @@ func (l Leak) because(reason string) Leak {
 
 // open is the leak of a direction that no policy restricts.
 func open(d Direction) Leak {
-	return Leak{Direction: d, Rule: -1, Peer: "any peer", Ports: "all ports", Reason: ReasonNotSelected}
+	return Leak{Direction: d, Rule: -1, Peer: "any peer", Ports: "all ports", Reason: ReasonNotSelected, State: StateActive}
+}
+
+// evaluate evaluates NetworkPolicies only, and does not look who the peers are.
+func evaluate(pod *corev1.Pod, policies []*policy, exceptions []Exception) []Leak {
+	return Evaluate(pod, SetOf(policies...), exceptions, nil)
 }

@@ -34,9 +34,9 @@ func runCases(t *testing.T, cases map[string]evaluateCase) {
 			if pod == nil {
 				pod = stripped()
 			}
-			got := Evaluate(pod, tc.policies, tc.exceptions)
+			got := evaluate(pod, tc.policies, tc.exceptions)
 			if diff := cmp.Diff(tc.want, got); diff != "" {
-				t.Errorf("Evaluate() mismatch (-want +got):\n%s", diff)
+				t.Errorf("evaluate() mismatch (-want +got):\n%s", diff)
 			}
 		})
 	}
@@ -363,17 +363,19 @@ func TestEvaluateExceptions(t *testing.T) {
 		"the same selector written differently": allows(nil, out(podsPeer(manner)), to(podsPeer(otherManner))),
 		"a narrower peer":                       allows(nil, out(podsPeer(narrower)), to(collector)),
 		"a wider peer": allows(
-			[]Leak{leak("pods app=collector in this namespace", "all ports")},
+			[]Leak{leak("pods app=collector,x notin (y) in namespace shop", "all ports")},
 			out(collector), to(podsPeer(narrower))),
-		"any peer is never covered": allows(
-			[]Leak{leak("any peer", "all ports")},
+		"any peer is covered by every address and every pod together": allows(nil,
 			egress(everything(), nil), to(blockPeer("0.0.0.0/0")), to(blockPeer("::/0")), to(namespacesPeer(everything()))),
+		"any peer is not covered by addresses alone, which may not be those of pods": allows(
+			[]Leak{leak("all namespaces / all pods", "all ports")},
+			egress(everything(), nil), to(blockPeer("0.0.0.0/0")), to(blockPeer("::/0"))),
 		"same pods in another namespace": allows(
-			[]Leak{leak("namespaces team=sec / pods app=collector", "all ports")},
+			[]Leak{leak("namespaces kubernetes.io/metadata.name notin (shop),team=sec / pods app=collector", "all ports")},
 			out(bothPeer(team, app)), to(collector)),
 		"this namespace is one of all namespaces": allows(nil, out(collector), to(namespacesPeer(everything()))),
 		"this namespace may not be one of the team's": allows(
-			[]Leak{leak("pods app=collector in this namespace", "all ports")},
+			[]Leak{leak("namespaces kubernetes.io/metadata.name=shop,team notin (sec) / pods app=collector", "all ports")},
 			out(collector), to(bothPeer(team, app))),
 		"an address is not a pod": allows(
 			[]Leak{leak("CIDR 10.0.0.0/24", "all ports")},

@@ -2,13 +2,12 @@ package isolation
 
 import (
 	"cmp"
+	"fmt"
+	"maps"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/types"
 )
 
 // Direction is seen from the isolated pod.
@@ -21,18 +20,24 @@ const (
 	DirectionEgress Direction = Direction(networkingv1.PolicyTypeEgress)
 )
 
-// Evaluate returns what the policies still allow to and from pod that no exception declares. No leak means that the pod is
-// isolated, as far as NetworkPolicies can do that: see [NotEnforceable] and [Residuals]. The result depends on neither the order
-// of the policies nor that of the exceptions, and is sorted. There is one leak for each peer of a rule (more if exceptions cover parts
-// of an address block), and about 100 for a rule at most; callers that store leaks limit them further.
+// Directions are both directions, in the order of results.
+func Directions() []Direction { return []Direction{DirectionEgress, DirectionIngress} }
+
+// Evaluate returns what the policies of the set still allow to and from the pod that no exception declares. No leak means that the pod is
+// isolated, as far as network policies can do that: see [NotEnforceable] and [Residuals]. The result depends neither on the order in which policies were put
+// into the set nor on that of the exceptions, and is sorted. There is one leak for each peer of a rule (a few more if only a part of its flows is left), and about 100 for a rule at most;
+// callers that store leaks limit them further.
 //
-// pod must not be nil. policies may hold policies of other namespaces; they are passed over, because a policy applies to
-// its own namespace. A policy that is being deleted counts until it is gone.
-func Evaluate(pod *corev1.Pod, policies []*networkingv1.NetworkPolicy, exceptions []Exception) []Leak {
+// pod must not be nil. Leaks are [StateLatent] unless somebody in peers matches; with nil peers that is not looked at, and every leak is [StateActive].
+func Evaluate(pod *corev1.Pod, set *Set, exceptions []Exception, peers *Peers) []Leak {
 	var leaks []Leak
-	for _, d := range []Direction{DirectionIngress, DirectionEgress} {
-		e := evaluation{pod: pod, direction: d, exceptions: declared(pod, d, exceptions)}
-		leaks = append(leaks, e.run(policies)...)
+	for _, d := range Directions() {
+		e := evaluation{pod: pod, set: set, direction: d}
+		e.run()
+		excused := declared(pod, d, exceptions)
+		for _, f := range e.findings {
+			leaks = append(leaks, f.leaks(e, excused, peers)...)
+		}
 	}
 	slices.SortFunc(leaks, compareLeaks)
 	return slices.Compact(leaks)
@@ -43,113 +48,347 @@ const maxLeaksPerRule = 100
 
 // evaluation answers for one direction.
 type evaluation struct {
-	pod        *corev1.Pod
-	direction  Direction
-	exceptions []traffic
+	pod       *corev1.Pod
+	set       *Set
+	direction Direction
+
+	// findings are what is allowed, rule by rule.
+	findings []finding
+	// doubts are flows that something would have denied that may not be in effect.
+	doubts []doubt
 }
 
-func (e evaluation) run(policies []*networkingv1.NetworkPolicy) []Leak {
-	var leaks []Leak
-	restricted := false
-	for _, policy := range policies {
-		if policy == nil || policy.Namespace != e.pod.Namespace {
+// finding is a set of flows that one rule, or the lack of any, allows.
+type finding struct {
+	policy *Policy // nil if nothing restricts the direction
+	rule   rule
+	flows  flows
+	// undecided says why it is not certain that they are allowed.
+	undecided string
+}
+
+// doubt is a set of flows that may be denied, and why that is not certain.
+type doubt struct {
+	flows flows
+	why   string
+}
+
+// run goes through the tiers. What is left at the end nothing has decided, and so it is allowed.
+func (e *evaluation) run() {
+	rest := flows{anyBox()}
+	for _, stage := range e.stages() {
+		rest = e.runStage(stage, rest)
+		if len(rest) == 0 {
+			return
+		}
+	}
+	e.findings = append(e.findings, finding{rule: rule{index: noRule, reason: ReasonNotSelected}, flows: rest})
+}
+
+// applied is a section of a policy that applies, or may apply, to the pod.
+type applied struct {
+	policy  *Policy
+	section *section
+	at      tier // where it is evaluated, once its tier has been looked up
+	// doubt says why it is not certain that what it denies is denied; empty when it is.
+	doubt   string
+	invalid bool // nobody can read whom it selects
+}
+
+// stages groups what applies to the pod by tier, in order.
+func (e *evaluation) stages() [][]applied {
+	byTier := map[tier][]applied{}
+	for p := range e.set.candidates(e.pod) {
+		for _, s := range p.sections(e.direction) {
+			if a, selected := e.apply(p, s); selected {
+				place := tier{name: a.at.name, order: a.at.order}
+				byTier[place] = append(byTier[place], a)
+			}
+		}
+	}
+	order := slices.SortedFunc(maps.Keys(byTier), func(a, b tier) int {
+		return cmp.Or(cmp.Compare(a.order, b.order), cmp.Compare(a.name, b.name))
+	})
+	out := make([][]applied, 0, len(order))
+	for _, place := range order {
+		out = append(out, byTier[place])
+	}
+	return out
+}
+
+func (e *evaluation) apply(p *Policy, s *section) (applied, bool) {
+	a := applied{policy: p, section: s, at: s.tier}
+	switch {
+	case p.subject.invalid != "":
+		a.invalid, a.doubt = true, fmt.Sprintf("%s of %s cannot be read", p.subject.invalid, p.Ref)
+	case p.subject.undecided != "":
+		a.doubt = fmt.Sprintf("whether %s applies to the pod cannot be decided: %s", p.Ref, p.subject.undecided)
+	case !e.selected(p):
+		return applied{}, false
+	case !e.set.effective(p):
+		a.doubt = fmt.Sprintf("%s may not be in effect: %s", p.Ref, cmp.Or(p.notReported, "nothing shows that it is implemented"))
+	}
+	if s.tier.name != "" {
+		t, known := e.set.tiers[s.tier.name]
+		if !known {
+			a.doubt = fmt.Sprintf("the order of tier %s, which %s belongs to, is not known", s.tier.name, p.Ref)
+		}
+		a.at.order = t.Order
+	}
+	return a, true
+}
+
+func (e *evaluation) selected(p *Policy) bool {
+	namespace := e.set.namespaceLabels(e.pod.Namespace)
+	return slices.ContainsFunc(p.subject.parts, func(c constraint) bool {
+		return c.matches(namespace, e.pod.Labels, e.pod.Spec.ServiceAccountName)
+	})
+}
+
+// outcome is what policies do with the flows that reach them.
+type outcome struct {
+	accepted []finding
+	denied   flows
+	passed   flows
+	rest     flows // what no rule has decided
+}
+
+// runStage evaluates the policies of one tier and returns the flows that go on to the next.
+func (e *evaluation) runStage(stage []applied, in flows) flows {
+	slices.SortFunc(stage, func(a, b applied) int {
+		return cmp.Or(cmp.Compare(a.at.priority, b.at.priority), a.policy.Ref.compare(b.policy.Ref))
+	})
+	rest, passed, isolates := in, flows(nil), false
+	var unsure []string
+	for _, a := range stage {
+		if a.section.isolates && a.doubt == "" {
+			isolates = true
+		} else if a.section.isolates && !a.invalid {
+			unsure = append(unsure, a.doubt)
+		}
+	}
+	for len(stage) > 0 {
+		n := 1
+		for n < len(stage) && stage[n].at.priority == stage[0].at.priority {
+			n++
+		}
+		out := e.runEqual(stage[:n], rest)
+		rest, passed, stage = out.rest, append(passed, out.passed...), stage[n:]
+		e.findings = append(e.findings, out.accepted...)
+	}
+	if isolates {
+		return passed
+	}
+	if len(unsure) > 0 {
+		e.doubts = append(e.doubts, doubt{flows: rest, why: unsure[0]})
+	}
+	return append(slices.Clone(rest), passed...)
+}
+
+// runEqual evaluates policies of the same priority. Where they contradict one another the API leaves open who wins: what one of them denies then counts as denied only where no other one
+// lets it through.
+func (e *evaluation) runEqual(equal []applied, in flows) outcome {
+	if len(equal) == 1 {
+		return e.runPolicy(equal[0], in)
+	}
+	outs := make([]outcome, 0, len(equal))
+	for _, a := range equal {
+		outs = append(outs, e.runPolicy(a, in))
+	}
+	total := outcome{rest: in}
+	for i, out := range outs {
+		opposed, let := others(outs, i)
+		for _, f := range out.accepted {
+			total.accepted = append(total.accepted, e.splitOpposed(f, opposed)...)
+		}
+		denied := e.subtract(out.denied, let)
+		if len(out.denied) > 0 && len(let) > 0 {
+			e.doubts = append(e.doubts, doubt{flows: out.denied.intersectAll(let), why: undefinedOrder(equal)})
+		}
+		total.rest = e.subtract(total.rest, denied)
+		total.passed = append(total.passed, out.passed...)
+	}
+	return total
+}
+
+// others returns what the policies other than the i-th deny, and what they let through.
+func others(outs []outcome, i int) (denied, let flows) {
+	for j, o := range outs {
+		if j == i {
 			continue
 		}
-		selected, err := selects(policy, e.pod)
-		switch {
-		case err != nil:
-			// Whether it allows anything to this pod is unknown, so it does, and restricts nothing.
-			leaks = append(leaks, e.leak(policy, noRule, anyPeer(), everyPort(), ReasonInvalidSelector))
-		case selected && restricts(policy.Spec, e.direction):
-			restricted = true
-			leaks = append(leaks, e.leaksOf(policy)...)
+		denied = append(denied, o.denied...)
+		let = append(let, o.passed...)
+		for _, f := range o.accepted {
+			let = append(let, f.flows...)
 		}
 	}
-	if !restricted {
-		leaks = append(leaks, e.leak(nil, noRule, anyPeer(), everyPort(), ReasonNotSelected))
+	if len(outs[i].denied) == 0 {
+		let = nil // nothing that it could contradict
 	}
-	return leaks
+	return denied, let
 }
 
-// leaksOf returns what is left of the policy's rules after the exceptions have been taken away. A policy without rules
-// allows nothing, whether its list is nil or empty.
-func (e evaluation) leaksOf(policy *networkingv1.NetworkPolicy) []Leak {
-	var leaks []Leak
-	for i, r := range rulesOf(policy.Spec, e.direction) {
-		leaks = append(leaks, e.leaksOfRule(policy, i, r)...)
+// splitOpposed keeps apart the part of a finding that a policy of the same priority denies.
+func (e *evaluation) splitOpposed(f finding, opposed flows) []finding {
+	if len(opposed) == 0 || f.undecided != "" {
+		return []finding{f}
 	}
-	return leaks
+	conflict := f
+	conflict.flows = f.flows.intersectAll(opposed)
+	if len(conflict.flows) == 0 {
+		return []finding{f}
+	}
+	conflict.undecided = fmt.Sprintf("another policy denies what %s allows, both have the same priority, and the order is undefined", f.policy.Ref)
+	f.flows = e.subtract(f.flows, opposed)
+	if len(f.flows) == 0 {
+		return []finding{conflict}
+	}
+	return []finding{f, conflict}
 }
 
-func (e evaluation) leaksOfRule(policy *networkingv1.NetworkPolicy, index int, r rule) []Leak {
-	reason := ReasonAllowRule
-	ports, err := parsePorts(e.pod, e.direction, r.ports)
+func undefinedOrder(equal []applied) string {
+	return fmt.Sprintf("%s and %s contradict one another at the same priority, and the order is undefined", equal[0].policy.Ref, equal[1].policy.Ref)
+}
+
+// runPolicy applies the rules of one policy in their order.
+func (e *evaluation) runPolicy(a applied, in flows) outcome {
+	if a.invalid {
+		// Whether it allows anything to this pod is unknown, so it does, and restricts nothing.
+		r := rule{index: noRule, reason: ReasonInvalidSelector}
+		return outcome{accepted: []finding{{policy: a.policy, rule: r, flows: in}}, rest: in}
+	}
+	out := outcome{rest: in}
+	for _, r := range a.section.rules {
+		matched := e.matched(r)
+		hit := out.rest.intersectAll(matched)
+		if len(hit) == 0 {
+			continue
+		}
+		why := cmp.Or(r.doubt(a.policy), a.doubt)
+		certain := why == ""
+		switch r.action {
+		case accept:
+			out.accepted = append(out.accepted, finding{policy: a.policy, rule: r, flows: hit, undecided: why})
+			certain = certain && !a.section.additive
+		case deny:
+			if certain {
+				out.denied = append(out.denied, hit...)
+			} else {
+				e.doubts = append(e.doubts, doubt{flows: hit, why: why})
+			}
+		case pass:
+			out.passed = append(out.passed, hit...)
+		}
+		if certain {
+			out.rest = e.subtract(out.rest, matched)
+		}
+	}
+	return out
+}
+
+// matched returns the flows that the rule is about. Pods that a rule lets through by their labels are not let through by their addresses.
+func (e *evaluation) matched(r rule) flows {
+	set, err := r.ports.of(e.pod)
 	if err != nil {
-		reason, ports = ReasonInvalidPort, everyPort()
+		set = everyPort() // parsed when the policy was read; only the pod can make it fail
 	}
-	var leaks []Leak
-	for _, p := range parsePeers(r.peers) {
-		if len(leaks) >= maxLeaksPerRule {
+	if set.empty() {
+		return nil
+	}
+	out := make(flows, 0, len(r.peers))
+	for _, b := range r.peers {
+		if r.action == accept && b.sorts == anyPod {
+			b.sorts = podsByLabel
+		}
+		b.ports = set
+		out = append(out, b)
+	}
+	return out
+}
+
+// doubt says why it is not certain that the rule matches all that it seems to match.
+func (r rule) doubt(p *Policy) string {
+	if r.undecided == "" {
+		return ""
+	}
+	return fmt.Sprintf("%s of %s cannot be decided", r.undecided, p.Ref)
+}
+
+// subtract takes flows away. When that is too much work it takes nothing away and notes the doubt.
+func (e *evaluation) subtract(from, what flows) flows {
+	rest, exact := from.minus(what)
+	if !exact {
+		e.doubts = append(e.doubts, doubt{flows: rest, why: "the policies are too intricate to be evaluated exactly"})
+	}
+	return rest
+}
+
+// leaks says what is left of a finding after the exceptions have been taken away.
+func (f finding) leaks(e evaluation, excused flows, peers *Peers) []Leak {
+	var out []Leak
+	for _, b := range f.flows {
+		if len(out) >= maxLeaksPerRule {
 			break
 		}
-		for _, rest := range (traffic{peer: p, ports: ports}).without(e.exceptions) {
-			leaks = append(leaks, e.leak(policy, index, rest.peer, rest.ports, cmp.Or(p.reason, reason)))
+		rest, exact := flows{b}.minus(excused)
+		if len(rest) == 0 {
+			continue
+		}
+		why := f.undecided
+		if why == "" && !exact {
+			why = "the exceptions are too intricate to be evaluated exactly"
+		}
+		for _, part := range readable(b, rest.merge()) {
+			out = append(out, f.leak(e, part, cmp.Or(why, e.doubtAbout(part)), peers))
 		}
 	}
-	return leaks
+	return out
 }
 
-func (e evaluation) leak(policy *networkingv1.NetworkPolicy, index int, p peer, ports portSet, reason string) Leak {
+// maxParts is how many parts of a peer are told apart for people.
+const maxParts = 4
+
+// readable bounds the number of parts into which exceptions and other policies have cut a rule's peer.
+func readable(whole box, parts flows) flows {
+	if len(parts) <= maxParts {
+		return parts
+	}
+	all := whole
+	all.text = "a part of: " + whole.peer()
+	return flows{all}
+}
+
+// doubtAbout says why it is not certain that the flows are allowed.
+func (e *evaluation) doubtAbout(b box) string {
+	var all flows
+	for _, d := range e.doubts {
+		all = append(all, d.flows...)
+	}
+	if rest, exact := (flows{b}).minus(all); len(e.doubts) == 0 || exact && len(rest) > 0 {
+		return ""
+	}
+	for _, d := range e.doubts {
+		if len(d.flows.intersect(b)) > 0 {
+			return d.why
+		}
+	}
+	return ""
+}
+
+func (f finding) leak(e evaluation, b box, undecided string, peers *Peers) Leak {
 	l := Leak{
 		Direction: e.direction,
-		Rule:      index,
-		Peer:      clip(p.text),
-		Ports:     clip(ports.String()),
-		Reason:    reason,
+		Rule:      f.rule.index,
+		List:      f.rule.list,
+		Peer:      clip(b.peer()),
+		Ports:     clip(b.ports.String()),
+		Reason:    cmp.Or(f.rule.reason, ReasonAllowRule),
+		State:     peers.state(e.pod, b),
+		Undecided: clip(undecided),
 	}
-	if policy != nil {
-		l.Policy = types.NamespacedName{Namespace: policy.Namespace, Name: policy.Name}
-		l.PolicyUID = policy.UID
-		l.PolicyGeneration = policy.Generation
+	if f.policy != nil {
+		l.Source = f.policy.Ref
 	}
 	return l
-}
-
-// rule is an ingress or an egress rule.
-type rule struct {
-	peers []networkingv1.NetworkPolicyPeer
-	ports []networkingv1.NetworkPolicyPort
-}
-
-func rulesOf(spec networkingv1.NetworkPolicySpec, d Direction) []rule {
-	var rules []rule
-	if d == DirectionIngress {
-		for _, r := range spec.Ingress {
-			rules = append(rules, rule{peers: r.From, ports: r.Ports})
-		}
-		return rules
-	}
-	for _, r := range spec.Egress {
-		rules = append(rules, rule{peers: r.To, ports: r.Ports})
-	}
-	return rules
-}
-
-// restricts says whether the policy affects direction d. Without policyTypes the API server's default applies: always
-// Ingress, and Egress if there are egress rules.
-func restricts(spec networkingv1.NetworkPolicySpec, d Direction) bool {
-	if len(spec.PolicyTypes) > 0 {
-		return slices.Contains(spec.PolicyTypes, networkingv1.PolicyType(d))
-	}
-	return d == DirectionIngress || len(spec.Egress) > 0
-}
-
-// selects says whether the policy applies to a pod of its namespace. An empty selector matches every pod; NotIn and
-// DoesNotExist match a pod without the label.
-func selects(policy *networkingv1.NetworkPolicy, pod *corev1.Pod) (bool, error) {
-	s, err := metav1.LabelSelectorAsSelector(&policy.Spec.PodSelector)
-	if err != nil {
-		return false, err
-	}
-	return s.Matches(labels.Set(pod.Labels)), nil
 }

@@ -1,6 +1,7 @@
 package isolation
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -27,8 +28,8 @@ func (e Exception) Validate() error {
 	if e.Direction != DirectionIngress && e.Direction != DirectionEgress {
 		return fmt.Errorf("exception %q: direction %q is neither %s nor %s", e.Name, e.Direction, DirectionIngress, DirectionEgress)
 	}
-	if p := parsePeer(e.Peer); p.kind == peerUnreadable {
-		return fmt.Errorf("exception %q: %s: %s", e.Name, p.reason, p.text)
+	if p := parsePeer("", e.Peer); p.reason != "" {
+		return fmt.Errorf("exception %q: %s: %s", e.Name, p.reason, p.box.text)
 	}
 	if _, err := parsePorts(&corev1.Pod{}, e.Direction, e.Ports); err != nil {
 		return fmt.Errorf("exception %q: %w", e.Name, err)
@@ -36,82 +37,28 @@ func (e Exception) Validate() error {
 	return nil
 }
 
-// traffic is a set of flows in one direction: every peer combined with every port.
-type traffic struct {
-	peer  peer
-	ports portSet
-}
-
-// declared returns the flows that the exceptions allow to pod in direction d. An unreadable peer stands for no flow.
-func declared(pod *corev1.Pod, d Direction, exceptions []Exception) []traffic {
-	var out []traffic
+// declared returns the flows that the exceptions allow to pod in direction d. What cannot be read stands for no flow.
+func declared(pod *corev1.Pod, d Direction, exceptions []Exception) flows {
+	var out flows
 	for _, e := range exceptions {
 		if e.Direction != d {
 			continue
 		}
 		ports, err := parsePorts(pod, d, e.Ports)
-		if p := parsePeer(e.Peer); err == nil && p.kind != peerUnreadable {
-			out = append(out, traffic{peer: p, ports: ports})
-		}
-	}
-	return out
-}
-
-// without returns what is left of t after the exceptions have been taken away, one element for each set of ports.
-func (t traffic) without(exceptions []traffic) []traffic {
-	rest := nonEmpty(t)
-	for _, e := range exceptions {
-		var next []traffic
-		for _, r := range rest {
-			next = append(next, r.minus(e)...)
-		}
-		rest = next
-	}
-	return t.merge(rest)
-}
-
-// minus takes one exception away. Pods are never taken away by address nor addresses by selector, since it depends on the
-// implementation whether an ipBlock matches pods.
-func (t traffic) minus(e traffic) []traffic {
-	if t.peer.kind != peerBlock || e.peer.kind != peerBlock {
-		if e.peer.selectsAllOf(t.peer) {
-			t.ports = t.ports.minus(e.ports)
-		}
-		return nonEmpty(t)
-	}
-	outside, inside := t, t
-	outside.peer.addrs = t.peer.addrs.minus(e.peer.addrs)
-	inside.peer.addrs = t.peer.addrs.intersect(e.peer.addrs)
-	inside.ports = t.ports.minus(e.ports)
-	return append(nonEmpty(outside), nonEmpty(inside)...)
-}
-
-// merge joins those parts of t that have the same ports, so that it does not show in which order the parts came about.
-func (t traffic) merge(parts []traffic) []traffic {
-	var out []traffic
-	seen := map[string]int{}
-	for _, part := range parts {
-		key := part.ports.String()
-		i, found := seen[key]
-		if !found {
-			seen[key] = len(out)
-			out = append(out, part)
+		p := parsePeer(pod.Namespace, e.Peer)
+		if err != nil || p.reason != "" || p.box.empty() || ports.empty() {
 			continue
 		}
-		out[i].peer.addrs = union(slices.Concat(out[i].peer.addrs, part.peer.addrs)...)
-	}
-	for i := range out {
-		if !out[i].peer.addrs.equal(t.peer.addrs) {
-			out[i].peer.text = describeAddresses(out[i].peer.addrs)
+		b := p.box
+		if b.sorts == anyPod {
+			b.sorts = podsByLabel // as in an allow rule, so that the deny policy's own rules are covered
 		}
+		b.ports = ports
+		out = append(out, b)
 	}
+	// Which parts are left must not depend on the order in which exceptions are written.
+	slices.SortFunc(out, func(a, b box) int {
+		return cmp.Compare(a.peer()+"\x00"+a.ports.String(), b.peer()+"\x00"+b.ports.String())
+	})
 	return out
-}
-
-// nonEmpty returns t unless it holds no flow.
-func nonEmpty(t traffic) []traffic {
-	if t.ports.empty() || t.peer.kind == peerBlock && len(t.peer.addrs) == 0 {
-		return nil
-	}
-	return []traffic{t}
 }

@@ -10,10 +10,10 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// The oracle answers the same question as Evaluate, one flow at a time and in the most obvious way. It shares no code
+// The oracle answers the same question as Evaluate, one probe at a time and in the most obvious way. It shares no code
 // with the package.
 
-// remote is the other end of a flow: a pod, or an address outside of the cluster if labels is nil.
+// remote is the other end of a probe: a pod, or an address outside of the cluster if labels is nil.
 type remote struct {
 	namespace       string
 	namespaceLabels labelSet
@@ -22,8 +22,8 @@ type remote struct {
 	ports           []corev1.ContainerPort
 }
 
-// flow is one point of the space that Evaluate describes by sets.
-type flow struct {
+// probe is one point of the space that Evaluate describes by sets.
+type probe struct {
 	direction Direction
 	remote    remote
 	protocol  corev1.Protocol
@@ -37,8 +37,8 @@ type oracle struct {
 	blocksMatchPods bool
 }
 
-// allowed says whether the policies let the flow through.
-func (o oracle) allowed(policies []*policy, f flow) bool {
+// allowed says whether the policies let the probe through.
+func (o oracle) allowed(policies []*policy, f probe) bool {
 	restricted := false
 	for _, p := range policies {
 		if p.Namespace != o.pod.Namespace || !matches(&p.Spec.PodSelector, o.pod.Labels) {
@@ -72,8 +72,8 @@ func (o oracle) allowed(policies []*policy, f flow) bool {
 	return !restricted
 }
 
-// excused says whether an exception declares the flow.
-func (o oracle) excused(exceptions []Exception, f flow) bool {
+// excused says whether an exception declares the probe.
+func (o oracle) excused(exceptions []Exception, f probe) bool {
 	for _, e := range exceptions {
 		if e.Direction == f.direction && o.peerMatches(e.Peer, f) && o.portsMatch(e.Ports, f) {
 			return true
@@ -82,7 +82,7 @@ func (o oracle) excused(exceptions []Exception, f flow) bool {
 	return false
 }
 
-func (o oracle) peersMatch(list []npPeer, f flow) bool {
+func (o oracle) peersMatch(list []npPeer, f probe) bool {
 	if len(list) == 0 {
 		return true
 	}
@@ -94,7 +94,7 @@ func (o oracle) peersMatch(list []npPeer, f flow) bool {
 	return false
 }
 
-func (o oracle) peerMatches(p npPeer, f flow) bool {
+func (o oracle) peerMatches(p npPeer, f probe) bool {
 	isPod := f.remote.labels != nil
 	if p.IPBlock != nil {
 		if isPod && !o.blocksMatchPods || !contains(p.IPBlock.CIDR, f.remote.ip) {
@@ -124,7 +124,7 @@ func contains(cidr, ip string) bool {
 	return err == nil && block.Contains(net.ParseIP(ip))
 }
 
-func (o oracle) portsMatch(list []npPort, f flow) bool {
+func (o oracle) portsMatch(list []npPort, f probe) bool {
 	if len(list) == 0 {
 		return true
 	}
@@ -154,7 +154,7 @@ func (o oracle) portsMatch(list []npPort, f flow) bool {
 	return false
 }
 
-func (o oracle) nameMatches(name string, f flow) bool {
+func (o oracle) nameMatches(name string, f probe) bool {
 	ports := f.remote.ports
 	if f.direction == DirectionIngress {
 		ports = nil

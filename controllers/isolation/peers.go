@@ -2,59 +2,46 @@ package isolation
 
 import (
 	"fmt"
-	"slices"
-	"strings"
 
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/selection"
 )
 
-// peerKind says which of the other fields of a peer count.
-type peerKind int
-
-const (
-	// peerUnreadable is a peer of which nobody knows whom it matches.
-	peerUnreadable peerKind = iota
-	// peerAny is what a rule without peers matches: everybody.
-	peerAny
-	// peerPods is a set of pods, given by selectors.
-	peerPods
-	// peerBlock is a set of addresses.
-	peerBlock
-)
-
-// peer is one set of peers that a rule names.
-type peer struct {
-	kind       peerKind
-	namespaces *selector // nil: the policy's own namespace
-	pods       selector
-	addrs      addresses
-	text       string // what people are told
-	reason     string // why it is unreadable
+// parsedPeer is one element of a rule's from or to list.
+type parsedPeer struct {
+	box    box
+	reason string // why nobody knows whom it matches; the box then holds everybody
 }
 
-// parsePeers reads a rule's from or to list. An empty list matches everybody.
-func parsePeers(list []networkingv1.NetworkPolicyPeer) []peer {
+// parsePeers reads a rule's from or to list. An empty list matches everybody. Peers that match nobody, whatever happens, are left out.
+func parsePeers(namespace string, list []networkingv1.NetworkPolicyPeer) []parsedPeer {
 	if len(list) == 0 {
-		return []peer{anyPeer()}
+		return []parsedPeer{{box: anyBox()}}
 	}
-	peers := make([]peer, 0, len(list))
+	peers := make([]parsedPeer, 0, len(list))
 	for _, p := range list {
-		peers = append(peers, parsePeer(p))
+		if parsed := parsePeer(namespace, p); !parsed.box.empty() {
+			peers = append(peers, parsed)
+		}
 	}
 	return peers
 }
 
-// parsePeer reads an element of a rule's from or to list.
-func parsePeer(in networkingv1.NetworkPolicyPeer) peer {
+// parsePeer reads a peer of a policy in the namespace. The box of one that can match nobody is empty.
+func parsePeer(namespace string, in networkingv1.NetworkPolicyPeer) parsedPeer {
 	selects := in.PodSelector != nil || in.NamespaceSelector != nil
 	switch {
 	case selects && in.IPBlock != nil:
 		return unreadable(ReasonInvalidPeer, "a peer with both ipBlock and selectors")
 	case selects:
-		return parsePodPeer(in)
+		c, text, ok, err := parsePods(namespace, in.NamespaceSelector, in.PodSelector)
+		if err != nil {
+			return unreadable(ReasonInvalidSelector, text)
+		}
+		if !ok {
+			return parsedPeer{}
+		}
+		return parsedPeer{box: podPeers(c, text)}
 	case in.IPBlock == nil:
 		return unreadable(ReasonInvalidPeer, "a peer without ipBlock and selectors")
 	}
@@ -62,103 +49,39 @@ func parsePeer(in networkingv1.NetworkPolicyPeer) peer {
 	if err != nil {
 		return unreadable(ReasonInvalidCIDR, fmt.Sprintf("CIDR %q except %q", in.IPBlock.CIDR, in.IPBlock.Except))
 	}
-	return peer{kind: peerBlock, addrs: addrs, text: text}
+	return parsedPeer{box: blockPeers(addrs, text)}
 }
 
-func parsePodPeer(in networkingv1.NetworkPolicyPeer) peer {
-	p := peer{kind: peerPods}
-	if in.PodSelector != nil {
-		pods, err := parseSelector(in.PodSelector)
-		if err != nil {
-			return unreadable(ReasonInvalidSelector, "pods with an invalid selector")
+// parsePods reads the two selectors of a peer. Without a namespaceSelector the peer is in the given namespace; without a podSelector it is any pod. ok is false when no pod can ever
+// match. With an error, the text says which selector cannot be read.
+func parsePods(namespace string, namespaces, pods *metav1.LabelSelector) (c constraint, text string, ok bool, err error) {
+	possible := true
+	if namespaces == nil {
+		c, _ = c.and(inNamespace(namespace))
+	} else if c, possible, err = parseSelector(ofNamespace, namespaces); err != nil {
+		return nil, "namespaces with an invalid selector", false, err
+	}
+	var podLabels constraint
+	if pods != nil {
+		var some bool
+		if podLabels, some, err = parseSelector(ofPod, pods); err != nil {
+			return nil, "pods with an invalid selector", false, err
 		}
-		p.pods = pods
+		possible = possible && some
 	}
-	if in.NamespaceSelector != nil {
-		namespaces, err := parseSelector(in.NamespaceSelector)
-		if err != nil {
-			return unreadable(ReasonInvalidSelector, "namespaces with an invalid selector")
-		}
-		p.namespaces = &namespaces
+	if !possible {
+		return nil, "", false, nil
 	}
-	p.text = describePods(p)
-	return p
+	c, ok = c.and(podLabels...)
+	text = describePods(c)
+	if namespaces == nil {
+		text = describeOnlyPods(c) + " in this namespace"
+	}
+	return c, text, ok, nil
 }
 
-func unreadable(reason, text string) peer {
-	return peer{kind: peerUnreadable, reason: reason, text: text}
+func unreadable(reason, text string) parsedPeer {
+	b := anyBox()
+	b.text = text
+	return parsedPeer{box: b, reason: reason}
 }
-
-func anyPeer() peer {
-	return peer{kind: peerAny, text: textAnyPeer}
-}
-
-func describePods(p peer) string {
-	pods := "all pods"
-	if len(p.pods) > 0 {
-		pods = "pods " + p.pods.String()
-	}
-	switch {
-	case p.namespaces == nil:
-		return pods + " in this namespace"
-	case len(*p.namespaces) == 0:
-		return "all namespaces / " + pods
-	}
-	return "namespaces " + p.namespaces.String() + " / " + pods
-}
-
-// selectsAllOf says whether p selects at least the pods that other selects. It compares selectors, not pods, so no is not
-// a proof that it does not.
-func (p peer) selectsAllOf(other peer) bool {
-	if p.kind != peerPods || other.kind != peerPods || !p.pods.includes(other.pods) {
-		return false
-	}
-	switch {
-	case p.namespaces == nil:
-		return other.namespaces == nil
-	case other.namespaces == nil:
-		return len(*p.namespaces) == 0
-	}
-	return p.namespaces.includes(*other.namespaces)
-}
-
-// selector is a label selector in canonical form: its requirements, all of which have to hold, each once and sorted.
-// Equal selectors that are written differently (matchLabels or In with one value, any order) have the same form.
-type selector []string
-
-func parseSelector(in *metav1.LabelSelector) (selector, error) {
-	parsed, err := metav1.LabelSelectorAsSelector(in)
-	if err != nil {
-		return nil, err
-	}
-	requirements, _ := parsed.Requirements() // only a nil selector, which selects nothing, has none to give
-	out := make(selector, 0, len(requirements))
-	for _, r := range requirements {
-		op, values := r.Operator(), slices.Sorted(slices.Values(r.ValuesUnsorted()))
-		values = slices.Compact(values)
-		if op == selection.In && len(values) == 1 {
-			op = selection.Equals
-		}
-		canonical, err := labels.NewRequirement(r.Key(), op, values)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, canonical.String())
-	}
-	slices.Sort(out)
-	return slices.Compact(out), nil
-}
-
-// includes says whether everything that other matches is matched by s too, which is certain if s requires nothing that other
-// does not require as well.
-func (s selector) includes(other selector) bool {
-	for _, requirement := range s {
-		if _, found := slices.BinarySearch(other, requirement); !found {
-			return false
-		}
-	}
-	return true
-}
-
-// String joins the requirements.
-func (s selector) String() string { return strings.Join(s, ",") }

@@ -112,6 +112,61 @@ func (s portSet) minus(other portSet) portSet {
 	return out
 }
 
+// intersect returns the ports that are in both sets. A port known by name only is in both if each of them may have it.
+func (s portSet) intersect(other portSet) portSet {
+	if s.everything() {
+		return other
+	}
+	if other.everything() {
+		return s
+	}
+	out := newPortSet()
+	out.labels = s.labels
+	for protocol, numbers := range s.numbers {
+		if both := numbers.intersect(other.numbers[protocol]); len(both) > 0 {
+			out.numbers[protocol] = both
+		}
+	}
+	for port := range s.named {
+		if other.named[port] || len(other.numbers[port.protocol]) > 0 {
+			out.named[port] = true
+		}
+	}
+	for port := range other.named {
+		if len(s.numbers[port.protocol]) > 0 {
+			out.named[port] = true
+		}
+	}
+	return out
+}
+
+// union returns the ports that are in at least one of the sets.
+func (s portSet) union(other portSet) portSet {
+	out := newPortSet()
+	for _, set := range []portSet{s, other} {
+		for protocol, numbers := range set.numbers {
+			out.numbers[protocol] = union(slices.Concat(out.numbers[protocol], numbers)...)
+		}
+		maps.Copy(out.named, set.named)
+		for protocol, names := range set.labels {
+			for number, name := range names {
+				out.label(protocol, number, name)
+			}
+		}
+	}
+	return out
+}
+
+func (s portSet) equal(other portSet) bool {
+	return maps.Equal(s.named, other.named) &&
+		maps.EqualFunc(s.numbers, other.numbers, func(a, b spans[portNumber]) bool { return a.equal(b) })
+}
+
+// everything says whether the set holds every port of every protocol.
+func (s portSet) everything() bool {
+	return len(s.numbers) == len(protocols()) && !slices.ContainsFunc(protocols(), func(p corev1.Protocol) bool { return !s.whole(p) })
+}
+
 // String describes the set: "all ports", "TCP/443-444, UDP/53", "all SCTP ports", "TCP/8080 (http)" for a port that the
 // rule names and the pod declares, "TCP/http (named)" for one that peers declare.
 func (s portSet) String() string {

@@ -10,13 +10,12 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 )
 
 // generator makes random policies and exceptions over a tiny universe: see flows.
 type generator struct {
 	*rand.Rand
-	// plain leaves out what Evaluate knowingly reports though no flow of the universe shows it: named ports of peers; selectors of
+	// plain leaves out what Evaluate knowingly reports though no probe of the universe shows it: named ports of peers; selectors of
 	// which one implies another (app=b implies that app exists) or which only several exceptions together cover; and address blocks
 	// that exceptions cover in full.
 	plain bool
@@ -171,7 +170,7 @@ func (g generator) subject() *corev1.Pod {
 
 // flows is the universe: every combination of some remotes with ports inside, at the edges and outside of the ranges that the
 // generator uses.
-func flows() []flow {
+func universe() []probe {
 	http := []corev1.ContainerPort{{Name: "http", ContainerPort: 80, Protocol: tcp}}
 	var remotes []remote
 	ip := 0
@@ -191,12 +190,12 @@ func flows() []flow {
 	for _, ip := range []string{"2001:db8::", "2001:db8::1", "2001:db8::2", "2001:db8::3", "2001:db8::4", "0.0.0.0", "10.255.255.255", "255.255.255.255"} {
 		remotes = append(remotes, remote{ip: ip})
 	}
-	var out []flow
+	var out []probe
 	for _, d := range []Direction{DirectionIngress, DirectionEgress} {
 		for _, r := range remotes {
 			for _, protocol := range protocols() {
 				for _, number := range []int32{0, 1, 79, 80, 200, 441, 442, 443, 444, 445, 446, 65535} {
-					out = append(out, flow{direction: d, remote: r, protocol: protocol, port: number})
+					out = append(out, probe{direction: d, remote: r, protocol: protocol, port: number})
 				}
 			}
 		}
@@ -208,14 +207,14 @@ func leaksIn(leaks []Leak, d Direction) []Leak {
 	return slices.DeleteFunc(slices.Clone(leaks), func(l Leak) bool { return l.Direction != d })
 }
 
-// witness returns an allowed flow that no exception excuses, if there is one.
-func witness(o oracle, d Direction, universe []flow, policies []*policy, exceptions []Exception) (flow, bool) {
-	for _, f := range universe {
+// witness returns an allowed probe that no exception excuses, if there is one.
+func witness(o oracle, d Direction, all []probe, policies []*policy, exceptions []Exception) (probe, bool) {
+	for _, f := range all {
 		if f.direction == d && o.allowed(policies, f) && !o.excused(exceptions, f) {
 			return f, true
 		}
 	}
-	return flow{}, false
+	return probe{}, false
 }
 
 func describeInput(policies []*policy, exceptions []Exception) string {
@@ -231,13 +230,13 @@ func describeInput(policies []*policy, exceptions []Exception) string {
 
 // What is allowed and not excused is a leak, on network plugins of either kind.
 func TestSoundness(t *testing.T) {
-	universe := flows()
+	all := universe()
 	leaking, clean := 0, 0
 	for seed := range uint64(3000) {
 		g := newGenerator(seed, false)
 		exceptions := g.exceptions()
 		policies, pod := g.policies(exceptions), g.subject()
-		leaks := Evaluate(pod, policies, exceptions)
+		leaks := evaluate(pod, policies, exceptions)
 		for _, d := range []Direction{DirectionIngress, DirectionEgress} {
 			if len(leaksIn(leaks, d)) > 0 {
 				leaking++
@@ -246,7 +245,7 @@ func TestSoundness(t *testing.T) {
 			clean++
 			for _, blocksMatchPods := range []bool{false, true} {
 				o := oracle{pod: pod, blocksMatchPods: blocksMatchPods}
-				if f, found := witness(o, d, universe, policies, exceptions); found {
+				if f, found := witness(o, d, all, policies, exceptions); found {
 					t.Fatalf("seed %d: no leak, but %+v is allowed (blocks match pods: %v)\n%s", seed, f, blocksMatchPods, describeInput(policies, exceptions))
 				}
 			}
@@ -257,18 +256,18 @@ func TestSoundness(t *testing.T) {
 	}
 }
 
-// Where nothing is left to conservative judgement, every leak can be shown by a flow.
+// Where nothing is left to conservative judgement, every leak can be shown by a probe.
 func TestCompleteness(t *testing.T) {
-	universe := flows()
+	all := universe()
 	for seed := range uint64(3000) {
 		g := newGenerator(seed, true)
 		exceptions := g.exceptions()
 		policies, pod := g.policies(exceptions), g.subject()
-		leaks := Evaluate(pod, policies, exceptions)
+		leaks := evaluate(pod, policies, exceptions)
 		for _, d := range []Direction{DirectionIngress, DirectionEgress} {
-			_, found := witness(oracle{pod: pod}, d, universe, policies, exceptions)
+			_, found := witness(oracle{pod: pod}, d, all, policies, exceptions)
 			if found != (len(leaksIn(leaks, d)) > 0) {
-				t.Fatalf("seed %d: %s: flow found: %v, leaks: %v\n%s", seed, d, found, leaks, describeInput(policies, exceptions))
+				t.Fatalf("seed %d: %s: probe found: %v, leaks: %v\n%s", seed, d, found, leaks, describeInput(policies, exceptions))
 			}
 		}
 	}
@@ -280,12 +279,12 @@ func TestOrderDoesNotMatter(t *testing.T) {
 		exceptions := g.exceptions()
 		policies, pod := append(g.policies(exceptions), g.policies(exceptions)...), g.subject()
 		for i, p := range policies {
-			p.UID = types.UID(fmt.Sprint(i)) // some have the same name
+			p.Name = fmt.Sprint(i)
 		}
-		want := Evaluate(pod, policies, exceptions)
+		want := evaluate(pod, policies, exceptions)
 		g.Shuffle(len(policies), func(i, j int) { policies[i], policies[j] = policies[j], policies[i] })
 		g.Shuffle(len(exceptions), func(i, j int) { exceptions[i], exceptions[j] = exceptions[j], exceptions[i] })
-		if diff := cmp.Diff(want, Evaluate(pod, policies, exceptions)); diff != "" {
+		if diff := cmp.Diff(want, evaluate(pod, policies, exceptions)); diff != "" {
 			t.Fatalf("seed %d: (-before +after shuffling):\n%s", seed, diff)
 		}
 	}
@@ -297,10 +296,10 @@ func TestMonotony(t *testing.T) {
 		g := newGenerator(seed, false)
 		exceptions := g.exceptions()
 		policies, pod := g.policies(exceptions), g.subject()
-		before := Evaluate(pod, policies, exceptions)
+		before := evaluate(pod, policies, exceptions)
 
 		more := newPolicy("more", ingress(everything(), g.peersNear(exceptions), g.ports(DirectionIngress)...))
-		after := Evaluate(pod, append(slices.Clone(policies), more), exceptions)
+		after := evaluate(pod, append(slices.Clone(policies), more), exceptions)
 		for _, l := range before {
 			if l.Reason != ReasonNotSelected && !slices.Contains(after, l) {
 				t.Fatalf("seed %d: one policy more, and %v is gone", seed, l)
@@ -309,7 +308,7 @@ func TestMonotony(t *testing.T) {
 
 		for _, d := range []Direction{DirectionIngress, DirectionEgress} {
 			one := Exception{Direction: d, Peer: g.peer(true), Ports: g.ports(d)}
-			if len(leaksIn(before, d)) == 0 && len(leaksIn(Evaluate(pod, policies, append(slices.Clone(exceptions), one)), d)) > 0 {
+			if len(leaksIn(before, d)) == 0 && len(leaksIn(evaluate(pod, policies, append(slices.Clone(exceptions), one)), d)) > 0 {
 				t.Fatalf("seed %d: one exception more, and there are leaks", seed)
 			}
 		}
@@ -322,7 +321,7 @@ func TestDenySpecDoesNotLeak(t *testing.T) {
 		g := newGenerator(seed, false)
 		exceptions := g.exceptions()
 		deny := newPolicy("deny", DenySpec(everything(), exceptions))
-		if leaks := Evaluate(g.subject(), []*policy{deny}, exceptions); len(leaks) > 0 {
+		if leaks := evaluate(g.subject(), []*policy{deny}, exceptions); len(leaks) > 0 {
 			t.Fatalf("seed %d: %v\n%s", seed, leaks, describeInput([]*policy{deny}, exceptions))
 		}
 	}
@@ -335,7 +334,7 @@ func TestInputsAreNotChanged(t *testing.T) {
 		exceptions := g.exceptions()
 		policies, pod := g.policies(exceptions), g.subject()
 		before := describeInput(policies, exceptions) + pod.String()
-		_ = Evaluate(pod, policies, exceptions)
+		_ = evaluate(pod, policies, exceptions)
 		if diff := cmp.Diff(before, describeInput(policies, exceptions)+pod.String()); diff != "" {
 			t.Fatalf("seed %d: (-before +after):\n%s", seed, diff)
 		}

@@ -50,8 +50,8 @@ func TestNotEnforceable(t *testing.T) {
 func TestSecondInterfaceDoesNotChangeTheEvaluation(t *testing.T) {
 	pod := stripped()
 	pod.Annotations = map[string]string{annotationNetworkStatus: `[{},{}]`}
-	if got := Evaluate(pod, []*policy{denyPolicy()}, nil); len(got) != 0 {
-		t.Errorf("Evaluate() = %v, want none", got)
+	if got := evaluate(pod, []*policy{denyPolicy()}, nil); len(got) != 0 {
+		t.Errorf("evaluate() = %v, want none", got)
 	}
 }
 

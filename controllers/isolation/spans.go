@@ -74,3 +74,17 @@ func (s spans[T]) equal(other spans[T]) bool {
 		return a.lo.Compare(b.lo) == 0 && a.hi.Compare(b.hi) == 0
 	})
 }
+
+// contains says whether the point is in the set.
+func (s spans[T]) contains(p T) bool {
+	_, found := slices.BinarySearchFunc(s, p, func(one span[T], p T) int {
+		switch {
+		case one.hi.Compare(p) < 0:
+			return -1
+		case one.lo.Compare(p) > 0:
+			return 1
+		}
+		return 0
+	})
+	return found
+}
