@@ -149,8 +149,8 @@ func (l Leak) because(reason string) Leak {
 	return l
 }
 
-// open is the leak of a direction that no policy restricts.
-func open(d Direction) Leak {
+// unrestricted is the leak of a direction that no policy restricts.
+func unrestricted(d Direction) Leak {
 	return Leak{Direction: d, Rule: -1, Peer: "any peer", Ports: "all ports", Reason: ReasonNotSelected, State: StateActive}
 }
 

@@ -46,7 +46,7 @@ func TestEvaluateSelection(t *testing.T) {
 	anyone := ingress(everything(), nil)
 	webOnly := newPolicy("a", ingress(labelled("app", "web"), nil))
 	runCases(t, map[string]evaluateCase{
-		"no policy at all": {want: []Leak{open(DirectionEgress), open(DirectionIngress)}},
+		"no policy at all": {want: []Leak{unrestricted(DirectionEgress), unrestricted(DirectionIngress)}},
 		"case 1: deny policy and nothing else": {
 			policies: []*policy{denyPolicy()},
 		},
@@ -80,14 +80,14 @@ func TestEvaluateSelection(t *testing.T) {
 		},
 		"case 7: deny policy in another namespace": {
 			policies: []*policy{in(denyPolicy(), "other")},
-			want:     []Leak{open(DirectionEgress), open(DirectionIngress)},
+			want:     []Leak{unrestricted(DirectionEgress), unrestricted(DirectionIngress)},
 		},
 		"a policy in another namespace allows nothing here": {
 			policies: []*policy{denyPolicy(), in(newPolicy("a", anyone), "other")},
 		},
 		"case 8: no policyTypes and no egress rules": {
 			policies: []*policy{newPolicy("q", spec{PodSelector: exists(quarantineKey)})},
-			want:     []Leak{open(DirectionEgress)},
+			want:     []Leak{unrestricted(DirectionEgress)},
 		},
 		"no policyTypes, with egress rules, restricts both": {
 			policies: []*policy{newPolicy("q", typed(egress(everything(), nil)))},
@@ -95,7 +95,7 @@ func TestEvaluateSelection(t *testing.T) {
 		},
 		"case 9: policyTypes Egress only": {
 			policies: []*policy{newPolicy("q", spec{PolicyTypes: []networkingv1.PolicyType{typeEgress}})},
-			want:     []Leak{open(DirectionIngress)},
+			want:     []Leak{unrestricted(DirectionIngress)},
 		},
 		"ingress rules without policyTypes Ingress count for nothing": {
 			policies: []*policy{denyPolicy(), newPolicy("a", typed(anyone, typeEgress))},
@@ -118,14 +118,14 @@ func TestEvaluateSelection(t *testing.T) {
 		},
 		"case 36: selected by an egress policy only": {
 			policies: []*policy{newPolicy("e", spec{PolicyTypes: []networkingv1.PolicyType{typeEgress}})},
-			want:     []Leak{open(DirectionIngress)},
+			want:     []Leak{unrestricted(DirectionIngress)},
 		},
 		"invalid podSelector is a leak both ways and restricts nothing": {
 			policies: []*policy{newPolicy("a", spec{PodSelector: expression("app", metav1.LabelSelectorOpIn)})},
 			want: []Leak{
-				open(DirectionEgress),
+				unrestricted(DirectionEgress),
 				leakOf(DirectionEgress, "a", -1, "any peer", "all ports").because(ReasonInvalidSelector),
-				open(DirectionIngress),
+				unrestricted(DirectionIngress),
 				leakOf(DirectionIngress, "a", -1, "any peer", "all ports").because(ReasonInvalidSelector),
 			},
 		},
@@ -156,7 +156,7 @@ func TestEvaluateTwoIncidents(t *testing.T) {
 		"case 64: both released": {
 			pod:      relabelled(nil),
 			policies: []*policy{first, second},
-			want:     []Leak{open(DirectionEgress), open(DirectionIngress)},
+			want:     []Leak{unrestricted(DirectionEgress), unrestricted(DirectionIngress)},
 		},
 	})
 }
@@ -423,7 +423,7 @@ func TestLeakString(t *testing.T) {
 		want string
 	}{
 		"no policy": {
-			leak: open(DirectionEgress),
+			leak: unrestricted(DirectionEgress),
 			want: "egress to any peer on all ports is allowed because no NetworkPolicy selects the pod for Egress: add one that does",
 		},
 		"rule": {

@@ -30,17 +30,27 @@ func Directions() []Direction { return []Direction{DirectionEgress, DirectionIng
 //
 // pod must not be nil. Leaks are [StateLatent] unless somebody in peers matches; with nil peers that is not looked at, and every leak is [StateActive].
 func Evaluate(pod *corev1.Pod, set *Set, exceptions []Exception, peers *Peers) []Leak {
-	var leaks []Leak
+	return peers.judge(pod, evaluateAll(pod, set, exceptions))
+}
+
+// open is a leak together with the flows that it describes.
+type open struct {
+	leak Leak
+	box  box
+}
+
+// evaluateAll evaluates both directions. The result holds for every pod that has the same namespace, labels, ServiceAccount and ports.
+func evaluateAll(pod *corev1.Pod, set *Set, exceptions []Exception) []open {
+	var out []open
 	for _, d := range Directions() {
 		e := evaluation{pod: pod, set: set, direction: d}
 		e.run()
 		excused := declared(pod, d, exceptions)
 		for _, f := range e.findings {
-			leaks = append(leaks, f.leaks(e, excused, peers)...)
+			out = append(out, f.leaks(e, excused)...)
 		}
 	}
-	slices.SortFunc(leaks, compareLeaks)
-	return slices.Compact(leaks)
+	return out
 }
 
 // maxLeaksPerRule bounds the work that a rule made to cause much of it can cause. More leaks would not change the verdict.
@@ -325,8 +335,8 @@ func (e *evaluation) subtract(from, what flows) flows {
 }
 
 // leaks says what is left of a finding after the exceptions have been taken away.
-func (f finding) leaks(e evaluation, excused flows, peers *Peers) []Leak {
-	var out []Leak
+func (f finding) leaks(e evaluation, excused flows) []open {
+	var out []open
 	for _, b := range f.flows {
 		if len(out) >= maxLeaksPerRule {
 			break
@@ -340,7 +350,7 @@ func (f finding) leaks(e evaluation, excused flows, peers *Peers) []Leak {
 			why = "the exceptions are too intricate to be evaluated exactly"
 		}
 		for _, part := range readable(b, rest.merge()) {
-			out = append(out, f.leak(e, part, cmp.Or(why, e.doubtAbout(part)), peers))
+			out = append(out, open{leak: f.leak(e, part, cmp.Or(why, e.doubtAbout(part))), box: part})
 		}
 	}
 	return out
@@ -376,7 +386,7 @@ func (e *evaluation) doubtAbout(b box) string {
 	return ""
 }
 
-func (f finding) leak(e evaluation, b box, undecided string, peers *Peers) Leak {
+func (f finding) leak(e evaluation, b box, undecided string) Leak {
 	l := Leak{
 		Direction: e.direction,
 		Rule:      f.rule.index,
@@ -384,7 +394,7 @@ func (f finding) leak(e evaluation, b box, undecided string, peers *Peers) Leak 
 		Peer:      clip(b.peer()),
 		Ports:     clip(b.ports.String()),
 		Reason:    cmp.Or(f.rule.reason, ReasonAllowRule),
-		State:     peers.state(e.pod, b),
+		State:     StateActive,
 		Undecided: clip(undecided),
 	}
 	if f.policy != nil {

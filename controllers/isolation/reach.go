@@ -17,32 +17,64 @@ const (
 	StateLatent = "Latent"
 )
 
-// Peers are the pods of the cluster, for telling active leaks from latent ones. The zero value has no pods: every leak that names pods is latent. Results are kept, so that a Peers must not be used
-// after the cluster has changed, and not concurrently.
+// Peers are the pods of the cluster, for telling active leaks from latent ones. The zero value has no pods: every leak that names pods is latent. It is not safe for concurrent use.
 type Peers struct {
-	pods []peerPod
+	pods map[types.UID]peerPod
+	// seen are the first two pods that a box holds, by the box's description, until a pod changes.
 	seen map[string][]types.UID
 }
 
 type peerPod struct {
-	uid               types.UID
 	namespace, labels map[string]string
 	account           string
 	addresses         []netip.Addr
 }
 
-// Add adds a pod with the labels of its namespace. Pods that have ended, and those that use their node's network, are nobody's peer.
-func (p *Peers) Add(pod *corev1.Pod, namespaceLabels map[string]string) {
-	if pod.Spec.HostNetwork || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
+// Put adds a pod with the labels of its namespace, in the place of an earlier state of it. Pods that have ended, and those that use their node's network, are nobody's peer.
+func (p *Peers) Put(pod *corev1.Pod, namespaceLabels map[string]string) {
+	p.seen = nil
+	if !isPeer(pod) {
+		delete(p.pods, pod.UID)
 		return
 	}
-	one := peerPod{uid: pod.UID, labels: pod.Labels, namespace: namespaceLabels, account: pod.Spec.ServiceAccountName}
+	if p.pods == nil {
+		p.pods = map[types.UID]peerPod{}
+	}
+	p.pods[pod.UID] = newPeerPod(pod, namespaceLabels)
+}
+
+// Remove takes a pod out.
+func (p *Peers) Remove(uid types.UID) {
+	p.seen = nil
+	delete(p.pods, uid)
+}
+
+func isPeer(pod *corev1.Pod) bool {
+	return !pod.Spec.HostNetwork && pod.Status.Phase != corev1.PodSucceeded && pod.Status.Phase != corev1.PodFailed
+}
+
+func newPeerPod(pod *corev1.Pod, namespaceLabels map[string]string) peerPod {
+	one := peerPod{labels: pod.Labels, namespace: namespaceLabels, account: pod.Spec.ServiceAccountName}
 	for _, ip := range pod.Status.PodIPs {
 		if addr, err := netip.ParseAddr(ip.IP); err == nil {
 			one.addresses = append(one.addresses, addr)
 		}
 	}
-	p.pods = append(p.pods, one)
+	return one
+}
+
+// judge completes leaks with their states, and sorts them.
+func (p *Peers) judge(pod *corev1.Pod, all []open) []Leak {
+	if len(all) == 0 {
+		return nil
+	}
+	leaks := make([]Leak, 0, len(all))
+	for _, o := range all {
+		o.leak.State = p.state(pod, o.box)
+		leaks = append(leaks, o.leak)
+	}
+	slices.SortFunc(leaks, compareLeaks)
+	return slices.Clip(slices.Compact(leaks))
 }
 
 // state says whether anybody but the pod itself is in the box. Addresses count as used: who is behind them is not known.
@@ -58,18 +90,18 @@ func (p *Peers) state(pod *corev1.Pod, b box) string {
 
 // matching returns the first two pods in the box.
 func (p *Peers) matching(b box) []types.UID {
-	b.text = ""
+	b.text = "" // two authors can mean different pods by the same words, such as "in this namespace"
 	key := b.peer()
 	if found, ok := p.seen[key]; ok {
 		return found
 	}
 	found := []types.UID{}
-	for _, one := range p.pods {
+	for uid, one := range p.pods {
 		if len(found) == 2 {
 			break
 		}
 		if one.in(b) {
-			found = append(found, one.uid)
+			found = append(found, uid)
 		}
 	}
 	if p.seen == nil {
