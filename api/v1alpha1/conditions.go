@@ -10,6 +10,10 @@ const (
 	// has released.
 	ConditionContained = "Contained"
 
+	// ConditionGuarded is True when the admission policies that keep others from undoing the quarantine are in place as they were shipped. While it is False the
+	// operator goes on by repairing what they would have refused.
+	ConditionGuarded = "Guarded"
+
 	// ConditionEvidenceCollected is True when every evidence item is Collected. It is False with reason Gaps when
 	// everything else is settled but some of it could not be had.
 	ConditionEvidenceCollected = "EvidenceCollected"
@@ -80,6 +84,14 @@ const (
 	ReasonDryRun = "DryRun"
 	// ReasonLifted (False) says that the quarantine was lifted by an approved close.
 	ReasonLifted = "Lifted"
+)
+
+// Reasons of the Guarded condition.
+const (
+	// ReasonGuardInPlace (True) says that every admission policy of config/guard is as it was shipped.
+	ReasonGuardInPlace = "GuardInPlace"
+	// ReasonGuardTampered (False) says that one of them is missing, changed or does not work; the message names it.
+	ReasonGuardTampered = "GuardTampered"
 )
 
 // Reasons of the EvidenceCollected condition.

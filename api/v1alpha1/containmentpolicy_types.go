@@ -80,6 +80,28 @@ const (
 	ReplacementRefuse ReplacementHandling = "Refuse"
 )
 
+// DenyTierUse says whether a deny tier is used.
+// +kubebuilder:validation:Enum=Auto;Never
+type DenyTierUse string
+
+const (
+	// DenyTierAuto uses the deny tier that the cluster serves when detaching does not close every leak.
+	DenyTierAuto DenyTierUse = "Auto"
+	// DenyTierNever uses none.
+	DenyTierNever DenyTierUse = "Never"
+)
+
+// ConflictHandling says what is done about somebody else's policy that leaks.
+// +kubebuilder:validation:Enum=Report;CarveOut
+type ConflictHandling string
+
+const (
+	// ConflictReport names the policy and the edit that closes the leak.
+	ConflictReport ConflictHandling = "Report"
+	// ConflictCarveOut takes the quarantined pods out of the policy's podSelector.
+	ConflictCarveOut ConflictHandling = "CarveOut"
+)
+
 // Isolation says how pods are cut off.
 // +kubebuilder:validation:MinProperties=1
 type Isolation struct {
@@ -97,8 +119,22 @@ type Isolation struct {
 	// +default="Quarantine"
 	Replacements ReplacementHandling `json:"replacements,omitempty"`
 
-	// exceptions are the only flows that a quarantined pod has, for an evidence path such as a collector. NetworkPolicies add up, so an
-	// exception is open even where another policy had kept the flow closed before: name peers and ports that are meant to reach a compromised pod.
+	// denyTier says what happens when detaching a pod does not close every leak, because a policy selects it whatever its labels.
+	// "Auto" (default) creates a ClusterNetworkPolicy (or, where that is not served, a CiliumClusterwideNetworkPolicy) that denies, ahead of every
+	// NetworkPolicy, all traffic of quarantined pods but the exceptions. It counts as a remedy only once an implementation has reported that it is in effect. "Never" creates none.
+	// +optional
+	// +default="Auto"
+	DenyTier DenyTierUse `json:"denyTier,omitempty"`
+
+	// conflictingPolicies says what is done about somebody else's NetworkPolicy that still allows something to a quarantined pod.
+	// "Report" (default) names it and the edit that closes the leak. "CarveOut" takes the quarantined pods out of its podSelector by one more
+	// requirement, and takes that back when the Incident is closed. If the policy comes from Git, its pipeline may undo the edit; the leak is then reported again.
+	// +optional
+	// +default="Report"
+	ConflictingPolicies ConflictHandling `json:"conflictingPolicies,omitempty"`
+
+	// exceptions are the only flows that a quarantined pod has, for an evidence path such as a collector. An exception is opened in a namespace only if, before the
+	// quarantine, the policies there allowed its flow to every pod that is held: containing a pod never opens anything. status.exceptions of the Incident says what became of each.
 	// +optional
 	// +listType=map
 	// +listMapKey=name

@@ -12,6 +12,9 @@ const (
 	MaxRevisions      = 128
 	MaxEvidence       = 800
 	MaxPlannedActions = 1000
+	MaxMeasures       = 320
+	MaxTampering      = 50
+	MaxExceptionState = 256
 )
 
 // ObjectRef names one object, not its namesake.
@@ -115,17 +118,39 @@ const (
 	VerdictReleased Verdict = "Released"
 )
 
+// LeakState says whether a leak can be used now.
+// +kubebuilder:validation:Enum=Active;Latent
+type LeakState string
+
+const (
+	// LeakActive says that somebody can use the leak now: it is open to addresses, or a pod exists that it names.
+	LeakActive LeakState = "Active"
+	// LeakLatent says that nobody matches the leak now; a new pod or a label is enough.
+	LeakLatent LeakState = "Latent"
+)
+
 // Leak is something that is still allowed to or from a quarantined pod.
 type Leak struct {
 	// direction is Ingress or Egress, as seen from the pod.
 	// +required
 	Direction TrafficDirection `json:"direction,omitempty"`
 
-	// policy is the NetworkPolicy that allows it, as namespace/name. Empty when no policy restricts the direction.
+	// kind is the kind of the policy that allows it, such as NetworkPolicy or ClusterNetworkPolicy. Empty when no policy restricts the direction.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Kind string `json:"kind,omitempty"`
+
+	// policy is the policy that allows it, as namespace/name, or its name alone if it is cluster-scoped. Empty when no policy restricts the direction.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=317
 	Policy string `json:"policy,omitempty"`
+
+	// generation is the metadata.generation of the policy that was evaluated.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	Generation int64 `json:"generation,omitempty"`
 
 	// rule is the index of the rule in the policy's list for the direction, counted from 0; -1 when there is no rule.
 	// +optional
@@ -143,6 +168,22 @@ type Leak struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=512
 	Ports string `json:"ports,omitempty"`
+
+	// state is Active when somebody can use the leak now, and Latent when nobody matches it at present.
+	// +optional
+	State LeakState `json:"state,omitempty"`
+
+	// undecided says why it is not certain that this is allowed. Not set for a certain leak.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=512
+	Undecided string `json:"undecided,omitempty"`
+
+	// remedy says what the operator does about it, or which edit closes it.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=512
+	Remedy string `json:"remedy,omitempty"`
 }
 
 // Proof says how a verdict was reached.
@@ -247,12 +288,110 @@ type PodStatus struct {
 	// +kubebuilder:validation:Minimum=1
 	LeakCount int32 `json:"leakCount,omitempty"`
 
-	// residuals name what the proof does not cover, such as EstablishedConnections.
+	// undecidedCount is how many of the leaks are not certain. Not set when all of them are.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	UndecidedCount int32 `json:"undecidedCount,omitempty"`
+
+	// before says what the policies allowed to and from the pod when it was recorded, before anything was changed.
+	// +optional
+	Before Reach `json:"before,omitempty,omitzero"`
+
+	// routes are the first Services, EndpointSlices, Ingresses and Gateway routes that led to the pod when it was recorded.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=8
+	// +kubebuilder:validation:items:MaxLength=256
+	Routes []string `json:"routes,omitempty"`
+
+	// residuals name what the proof does not cover. EstablishedConnections: connections opened before. NodeLocal: the pod's own node.
+	// ICMP: protocols that policies do not know. EnforcementNotProbed: nobody has seen the network plugin enforce the policies. HostPort, Privileged: what the pod's
+	// manifest allows beyond its network. ManualEndpointSlice: an EndpointSlice that no controller keeps still names the pod. ReplacementBlocked: the pod holds a
+	// name that its StatefulSet needs for a replacement. Adopted: another controller has taken up the detached pod.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=16
 	// +kubebuilder:validation:items:MaxLength=64
 	Residuals []string `json:"residuals,omitempty"`
+}
+
+// Reach is what policies allow, in words.
+// +kubebuilder:validation:MinProperties=1
+type Reach struct {
+	// ingress says who may reach the pod.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=512
+	Ingress string `json:"ingress,omitempty"`
+
+	// egress says whom the pod may reach.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=512
+	Egress string `json:"egress,omitempty"`
+}
+
+// ExceptionState says whether an exception of the standing orders is open.
+// +kubebuilder:validation:Enum=Open;Withheld
+type ExceptionState string
+
+const (
+	// ExceptionOpen says that the flow is allowed to the quarantined pods of the namespace.
+	ExceptionOpen ExceptionState = "Open"
+	// ExceptionWithheld says that it is not: a policy kept the flow closed to at least one pod before, and containing never opens anything.
+	ExceptionWithheld ExceptionState = "Withheld"
+)
+
+// ExceptionStatus says what became of an exception in one namespace.
+type ExceptionStatus struct {
+	// namespace is the namespace of the quarantined pods.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Namespace string `json:"namespace,omitempty"`
+
+	// name is the name of the exception in the standing orders.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Name string `json:"name,omitempty"`
+
+	// state is Open or Withheld. It never goes back to Open.
+	// +required
+	State ExceptionState `json:"state,omitempty"`
+
+	// pod is the first pod to which the flow was closed before.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Pod string `json:"pod,omitempty"`
+}
+
+// Tampering is a change, by somebody else, of something that holds the quarantine.
+type Tampering struct {
+	// at is when the operator saw it.
+	// +required
+	At metav1.Time `json:"at,omitempty,omitzero"`
+
+	// object is what was changed.
+	// +required
+	Object ObjectRef `json:"object,omitempty,omitzero"`
+
+	// what says what was changed and what was done about it.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=512
+	What string `json:"what,omitempty"`
+
+	// by is the field manager that changed the object last, as far as metadata.managedFields tells. A deleted object does not tell. It is the name of a program, not of a person: the audit log has the person.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	By string `json:"by,omitempty"`
+
+	// changedAt is when that field manager changed the object.
+	// +optional
+	ChangedAt metav1.Time `json:"changedAt,omitempty,omitzero"`
 }
 
 // RevisionState says whether a compromised revision is held.
@@ -379,12 +518,16 @@ type EvidenceItem struct {
 }
 
 // Action is something that the operator does to an existing object.
-// +kubebuilder:validation:Enum=QuarantinePod;RetainSnapshot;RollBackImages;DeletePod;ReleasePod;ReleaseRevision;LiftQuarantine
+// +kubebuilder:validation:Enum=QuarantinePod;CarveOutPolicy;RestorePolicy;RetainSnapshot;RollBackImages;DeletePod;ReleasePod;ReleaseRevision;LiftQuarantine
 type Action string
 
 const (
 	// ActionQuarantinePod puts the quarantine label on a pod and, when detaching, takes its own labels off.
 	ActionQuarantinePod Action = "QuarantinePod"
+	// ActionCarveOutPolicy takes quarantined pods out of the podSelector of somebody else's NetworkPolicy that leaks.
+	ActionCarveOutPolicy Action = "CarveOutPolicy"
+	// ActionRestorePolicy takes that back.
+	ActionRestorePolicy Action = "RestorePolicy"
 	// ActionRetainSnapshot sets the deletionPolicy of a VolumeSnapshotContent to Retain.
 	ActionRetainSnapshot Action = "RetainSnapshot"
 	// ActionRollBackImages changes a pod template to known-good images.
@@ -575,7 +718,7 @@ type Summary struct {
 // IncidentStatus is what the operator has observed and done.
 // +kubebuilder:validation:MinProperties=1
 type IncidentStatus struct {
-	// conditions of the Incident: Accepted, Contained, EvidenceCollected, Recovered, Released; and Ready, Reconciling and Stalled for
+	// conditions of the Incident: Accepted, Contained, Guarded, EvidenceCollected, Recovered, Released; and Ready, Reconciling and Stalled for
 	// tools that follow kstatus.
 	// +optional
 	// +listType=map
@@ -628,6 +771,31 @@ type IncidentStatus struct {
 	// +listMapKey=uid
 	// +kubebuilder:validation:MaxItems=400
 	Pods []PodStatus `json:"pods,omitempty"`
+
+	// exceptions says which of the standing orders' exceptions are open, in each target namespace.
+	// +optional
+	// +listType=map
+	// +listMapKey=namespace
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=256
+	Exceptions []ExceptionStatus `json:"exceptions,omitempty"`
+
+	// measures are the objects that the operator has created to hold the quarantine and has seen in force: NetworkPolicies, PodDisruptionBudgets and the like.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=320
+	Measures []ObjectRef `json:"measures,omitempty"`
+
+	// tampering are the latest changes, by others, of what holds the quarantine. Each was repaired, or is being repaired.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=50
+	Tampering []Tampering `json:"tampering,omitempty"`
+
+	// tamperingCount is how many there were in all. Not set when there were none.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	TamperingCount int32 `json:"tamperingCount,omitempty"`
 
 	// revisions are the compromised revisions of the targets.
 	// +optional

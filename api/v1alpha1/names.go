@@ -30,6 +30,12 @@ const (
 	// "cofferdam-refuse-compromised-revisions" reads the revisions that may not start.
 	RefusalsLabel = "containment.cofferdam.dev/refusals"
 
+	// HeldLabel marks the ConfigMaps, in the operator's namespace, from which the admission policies around quarantined pods read what is held.
+	HeldLabel = "containment.cofferdam.dev/held"
+
+	// OriginalAnnotationsAnnotation keeps, as JSON, the annotations of a Pod that quarantine has replaced.
+	OriginalAnnotationsAnnotation = "containment.cofferdam.dev/original-annotations"
+
 	// EvidenceLabel marks the ConfigMaps, in the operator's namespace, that keep recorded evidence.
 	EvidenceLabel = "containment.cofferdam.dev/evidence"
 

@@ -133,8 +133,10 @@ func (e *evaluation) apply(p *Policy, s *section) (applied, bool) {
 		a.invalid, a.doubt = true, fmt.Sprintf("%s of %s cannot be read", p.subject.invalid, p.Ref)
 	case p.subject.undecided != "":
 		a.doubt = fmt.Sprintf("whether %s applies to the pod cannot be decided: %s", p.Ref, p.subject.undecided)
-	case !e.selected(p):
+	case !e.selected(p, false):
 		return applied{}, false
+	case !e.selected(p, true):
+		a.doubt = fmt.Sprintf("whether %s applies to the pod depends on the labels of its ServiceAccount, which are not known", p.Ref)
 	case !e.set.effective(p):
 		a.doubt = fmt.Sprintf("%s may not be in effect: %s", p.Ref, cmp.Or(p.notReported, "nothing shows that it is implemented"))
 	}
@@ -148,10 +150,11 @@ func (e *evaluation) apply(p *Policy, s *section) (applied, bool) {
 	return a, true
 }
 
-func (e *evaluation) selected(p *Policy) bool {
+// selected says whether the policy applies to the pod or, with certainly, whether that is so whatever labels the pod's ServiceAccount has.
+func (e *evaluation) selected(p *Policy, certainly bool) bool {
 	namespace := e.set.namespaceLabels(e.pod.Namespace)
 	return slices.ContainsFunc(p.subject.parts, func(c constraint) bool {
-		return c.matches(namespace, e.pod.Labels, e.pod.Spec.ServiceAccountName)
+		return c.matches(namespace, e.pod.Labels, e.pod.Spec.ServiceAccountName) && !(certainly && c.asksAccountLabels())
 	})
 }
 
@@ -160,6 +163,7 @@ type outcome struct {
 	accepted []finding
 	denied   flows
 	passed   flows
+	decided  flows // what rules certainly decide, whether it reaches them or not
 	rest     flows // what no rule has decided
 }
 
@@ -195,51 +199,43 @@ func (e *evaluation) runStage(stage []applied, in flows) flows {
 	return append(slices.Clone(rest), passed...)
 }
 
-// runEqual evaluates policies of the same priority. Where they contradict one another the API leaves open who wins: what one of them denies then counts as denied only where no other one
-// lets it through.
+// runEqual evaluates policies of the same priority. Where they contradict one another the API leaves open who wins: what one of them lets through then counts as let through, but not
+// as certain.
 func (e *evaluation) runEqual(equal []applied, in flows) outcome {
 	if len(equal) == 1 {
 		return e.runPolicy(equal[0], in)
 	}
 	outs := make([]outcome, 0, len(equal))
-	for _, a := range equal {
+	var strict []int // those that can contradict others
+	for i, a := range equal {
 		outs = append(outs, e.runPolicy(a, in))
+		if len(outs[i].denied)+len(outs[i].passed) > 0 {
+			strict = append(strict, i)
+		}
 	}
 	total := outcome{rest: in}
 	for i, out := range outs {
-		opposed, let := others(outs, i)
+		var opposed flows
+		for _, j := range strict {
+			if j == i {
+				continue
+			}
+			opposed = slices.Concat(opposed, outs[j].denied, outs[j].passed)
+			if both := out.passed.intersectAll(outs[j].denied); len(both) > 0 {
+				why := fmt.Sprintf("%s and %s contradict one another at the same priority, and the order is undefined", equal[i].policy.Ref, equal[j].policy.Ref)
+				e.doubts = append(e.doubts, doubt{flows: both, why: why})
+			}
+		}
 		for _, f := range out.accepted {
 			total.accepted = append(total.accepted, e.splitOpposed(f, opposed)...)
 		}
-		denied := e.subtract(out.denied, let)
-		if len(out.denied) > 0 && len(let) > 0 {
-			e.doubts = append(e.doubts, doubt{flows: out.denied.intersectAll(let), why: undefinedOrder(equal)})
-		}
-		total.rest = e.subtract(total.rest, denied)
 		total.passed = append(total.passed, out.passed...)
+		total.rest = e.subtract(total.rest, out.decided)
 	}
 	return total
 }
 
-// others returns what the policies other than the i-th deny, and what they let through.
-func others(outs []outcome, i int) (denied, let flows) {
-	for j, o := range outs {
-		if j == i {
-			continue
-		}
-		denied = append(denied, o.denied...)
-		let = append(let, o.passed...)
-		for _, f := range o.accepted {
-			let = append(let, f.flows...)
-		}
-	}
-	if len(outs[i].denied) == 0 {
-		let = nil // nothing that it could contradict
-	}
-	return denied, let
-}
-
-// splitOpposed keeps apart the part of a finding that a policy of the same priority denies.
+// splitOpposed keeps apart the part of a finding that a policy of the same priority denies or passes on.
 func (e *evaluation) splitOpposed(f finding, opposed flows) []finding {
 	if len(opposed) == 0 || f.undecided != "" {
 		return []finding{f}
@@ -249,16 +245,12 @@ func (e *evaluation) splitOpposed(f finding, opposed flows) []finding {
 	if len(conflict.flows) == 0 {
 		return []finding{f}
 	}
-	conflict.undecided = fmt.Sprintf("another policy denies what %s allows, both have the same priority, and the order is undefined", f.policy.Ref)
+	conflict.undecided = fmt.Sprintf("another policy denies or passes on what %s allows, both have the same priority, and the order is undefined", f.policy.Ref)
 	f.flows = e.subtract(f.flows, opposed)
 	if len(f.flows) == 0 {
 		return []finding{conflict}
 	}
 	return []finding{f, conflict}
-}
-
-func undefinedOrder(equal []applied) string {
-	return fmt.Sprintf("%s and %s contradict one another at the same priority, and the order is undefined", equal[0].policy.Ref, equal[1].policy.Ref)
 }
 
 // runPolicy applies the rules of one policy in their order.
@@ -289,15 +281,19 @@ func (e *evaluation) runPolicy(a applied, in flows) outcome {
 			}
 		case pass:
 			out.passed = append(out.passed, hit...)
+			if !certain {
+				e.doubts = append(e.doubts, doubt{flows: hit, why: why})
+			}
 		}
 		if certain {
+			out.decided = append(out.decided, matched...)
 			out.rest = e.subtract(out.rest, matched)
 		}
 	}
 	return out
 }
 
-// matched returns the flows that the rule is about. Pods that a rule lets through by their labels are not let through by their addresses.
+// matched returns the flows that the rule is about.
 func (e *evaluation) matched(r rule) flows {
 	set, err := r.ports.of(e.pod)
 	if err != nil {
@@ -308,9 +304,6 @@ func (e *evaluation) matched(r rule) flows {
 	}
 	out := make(flows, 0, len(r.peers))
 	for _, b := range r.peers {
-		if r.action == accept && b.sorts == anyPod {
-			b.sorts = podsByLabel
-		}
 		b.ports = set
 		out = append(out, b)
 	}
@@ -341,7 +334,7 @@ func (f finding) leaks(e evaluation, excused flows) []open {
 		if len(out) >= maxLeaksPerRule {
 			break
 		}
-		rest, exact := flows{b}.minus(excused)
+		rest, exact := b.unexcused(excused)
 		if len(rest) == 0 {
 			continue
 		}

@@ -50,9 +50,6 @@ func declared(pod *corev1.Pod, d Direction, exceptions []Exception) flows {
 			continue
 		}
 		b := p.box
-		if b.sorts == anyPod {
-			b.sorts = podsByLabel // as in an allow rule, so that the deny policy's own rules are covered
-		}
 		b.ports = ports
 		out = append(out, b)
 	}
@@ -61,4 +58,21 @@ func declared(pod *corev1.Pod, d Direction, exceptions []Exception) flows {
 		return cmp.Compare(a.peer()+"\x00"+a.ports.String(), b.peer()+"\x00"+b.ports.String())
 	})
 	return out
+}
+
+// unexcused returns the part of an allowed box that no exception declares. Nothing is said twice: pods that are let through by their labels are left out as addresses, and an exception
+// that declares pods by their labels takes nothing out of what is let through by address, so that an address block stays one.
+func (b box) unexcused(excused flows) (rest flows, exact bool) {
+	if b.sorts == anyPod {
+		b.sorts = podsByLabel
+	}
+	if b.sorts&noPods != 0 {
+		excused = slices.Clone(excused)
+		for i := range excused {
+			if excused[i].sorts == anyPod {
+				excused[i].sorts = podsByLabel
+			}
+		}
+	}
+	return flows{b}.minus(excused)
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 )
 
@@ -96,6 +97,42 @@ func (x *Index) Leaks(uid types.UID) (leaks []Leak, held bool) {
 		x.refresh(h)
 	}
 	return h.leaks, true
+}
+
+// Holders are all who hold a pod, sorted.
+func (x *Index) Holders() []string {
+	return x.HoldersOf(func(*corev1.Pod) bool { return true })
+}
+
+// HoldersOf returns those who hold a pod that match says yes to, sorted.
+func (x *Index) HoldersOf(match func(*corev1.Pod) bool) []string {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	out := map[string]bool{}
+	for _, h := range x.held {
+		if match(h.pod) {
+			for holder := range h.holders {
+				out[holder] = true
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(out))
+}
+
+// RemoveKind forgets every policy of a kind and returns the holders of the pods that they can have mattered to.
+func (x *Index) RemoveKind(kind schema.GroupKind) []string {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	var gone []*Policy
+	for p := range x.set.Policies() {
+		if p.Ref.Group == kind.Group && p.Ref.Kind == kind.Kind {
+			gone = append(gone, p)
+		}
+	}
+	for _, p := range gone {
+		x.set.Remove(p.Ref)
+	}
+	return x.touched(gone...)
 }
 
 // Evaluations is how many times a pod was evaluated anew, for those who want to know what a change costs.

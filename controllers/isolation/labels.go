@@ -159,6 +159,11 @@ func (c constraint) matches(namespace, pod map[string]string, account string) bo
 	return true
 }
 
+// asksAccountLabels says whether the labels of ServiceAccounts, which are not known, matter.
+func (c constraint) asksAccountLabels() bool {
+	return slices.ContainsFunc(c, func(r requirement) bool { return r.domain == ofServiceAccount && r.key != serviceAccountName })
+}
+
 // inNamespace holds the pods of one namespace. The API server keeps the label, with the namespace's name, on every namespace.
 func inNamespace(name string) requirement {
 	return requirement{domain: ofNamespace, key: corev1.LabelMetadataName, values: oneOf(name)}

@@ -171,14 +171,19 @@ func Permitted(pod *corev1.Pod, set *Set, exceptions []Exception) []Exception {
 func certainly(pod *corev1.Pod, set *Set, d Direction) Reach {
 	e := evaluation{pod: pod, set: set, direction: d}
 	e.run()
-	var all flows
+	var all, doubtful flows
+	for _, d := range e.doubts {
+		doubtful = append(doubtful, d.flows...)
+	}
 	for _, f := range e.findings {
 		if f.undecided != "" || f.rule.reason != "" && f.rule.reason != ReasonNotSelected {
 			continue
 		}
 		for _, b := range f.flows {
-			if e.doubtAbout(b) == "" {
-				all = append(all, b)
+			rest, exact := flows{b}.minus(doubtful)
+			// Ports that are known by name only may be among the doubtful ones.
+			if exact && len(rest.intersectAll(doubtful)) == 0 {
+				all = append(all, rest...)
 			}
 		}
 	}

@@ -19,6 +19,35 @@ type Set struct {
 	// byNamespace holds the policies that select pods of one namespace, anywhere the others.
 	byNamespace map[string]*bucket
 	anywhere    *bucket
+	// added and hidden make a set that differs a little from another one without copying it.
+	added  []*Policy
+	hidden map[Ref]bool
+}
+
+// With returns a view of the set in which the policies are present too, each in the place of an earlier state of the same object. It holds for as long as s does not change.
+func (s *Set) With(policies ...*Policy) *Set {
+	refs := make([]Ref, 0, len(policies))
+	for _, p := range policies {
+		refs = append(refs, p.Ref)
+	}
+	view := s.Without(refs...)
+	view.added = append(view.added, policies...)
+	return view
+}
+
+// Without returns a view of the set in which the objects are missing. It holds for as long as s does not change.
+func (s *Set) Without(refs ...Ref) *Set {
+	view := *s
+	view.hidden = maps.Clone(s.hidden)
+	if view.hidden == nil {
+		view.hidden = map[Ref]bool{}
+	}
+	gone := map[Ref]bool{}
+	for _, r := range refs {
+		view.hidden[r.key()], gone[r.key()] = true, true
+	}
+	view.added = slices.DeleteFunc(slices.Clone(s.added), func(p *Policy) bool { return gone[p.Ref.key()] })
+	return &view
 }
 
 // NewSet returns a set of the policies.
@@ -102,8 +131,15 @@ func (s *Set) namespaceLabels(name string) map[string]string {
 // candidates are the policies that may select the pod.
 func (s *Set) candidates(pod *corev1.Pod) iter.Seq[*Policy] {
 	return func(yield func(*Policy) bool) {
+		visible := func(p *Policy) bool { return s.hidden[p.Ref.key()] || yield(p) }
 		for _, b := range []*bucket{s.byNamespace[pod.Namespace], s.anywhere} {
-			if b != nil && !b.each(pod.Labels, yield) {
+			if b != nil && !b.each(pod.Labels, visible) {
+				return
+			}
+		}
+		for _, p := range s.added {
+			own := p.Ref.Namespace == "" || p.Ref.Namespace == pod.Namespace
+			if own && !yield(p) {
 				return
 			}
 		}

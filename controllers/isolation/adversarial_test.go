@@ -1,0 +1,212 @@
+package isolation
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Policies of no kind in particular, built from the model, for what the rules of evaluation say of all kinds.
+
+// egressPolicy selects every pod of the test's namespace for egress. It is reported to be in effect.
+func egressPolicy(name string, at tier, rules ...rule) *Policy {
+	p := &Policy{Ref: Ref{Group: "example.org", Kind: "Policy", Name: name, Generation: 1}, reported: true}
+	p.subject.parts = []constraint{{inNamespace(namespace)}}
+	for i := range rules {
+		rules[i].index = i
+	}
+	p.egress = []*section{{tier: at, rules: rules}}
+	return p
+}
+
+func unreported(p *Policy) *Policy {
+	p.reported, p.notReported = false, "no implementation has reported"
+	return p
+}
+
+func ruleOf(a action, ports ports, peers ...box) rule {
+	return rule{action: a, peers: peers, ports: ports}
+}
+
+// labelledPods are pods with a label, of every namespace.
+func labelledPods(key, value string) box {
+	c := constraint{{domain: ofPod, key: key, values: oneOf(value)}}
+	return podPeers(c, describePods(c))
+}
+
+func addressesOf(t *testing.T, cidr string) box {
+	t.Helper()
+	set, text, err := parseBlock(networkingv1.IPBlock{CIDR: cidr})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return blockPeers(set, text)
+}
+
+func onPort(number portNumber) ports {
+	s := newPortSet()
+	s.add(tcp, number, number)
+	s.normalise()
+	return ports{set: s}
+}
+
+func onPortNamed(name string) ports {
+	s := newPortSet()
+	s.named[namedPort{tcp, name}] = true
+	return ports{set: s}
+}
+
+func admin(priority float64) tier    { return tier{order: orderAdmin, priority: priority} }
+func baseline(priority float64) tier { return tier{order: orderBaseline, priority: priority} }
+
+// found is what a test looks at in a leak.
+type found struct {
+	source, peer, ports string
+	undecided           bool
+}
+
+func egressOf(leaks []Leak) []found {
+	var out []found
+	for _, l := range leaksIn(leaks, DirectionEgress) {
+		out = append(out, found{l.Source.Name, l.Peer, l.Ports, l.Undecided != ""})
+	}
+	return out
+}
+
+func TestTiersAndPriorities(t *testing.T) {
+	allPods := podPeers(nil, "all namespaces / all pods")
+	block := addressesOf(t, "10.0.0.0/8")
+	everybody := func(a action) rule { return ruleOf(a, allPorts(), anyBox()) }
+	allowPods := ReadNetworkPolicy(newPolicy("a", egress(everything(), peers(podsPeer(labelled("app", "b"))))))
+	denies := ReadNetworkPolicy(newPolicy("q", egressDenied()))
+
+	cases := map[string]struct {
+		policies   []*Policy
+		exceptions []Exception
+		want       []found
+	}{
+		// Where blocks match pods, those with an address in the block get past the deny.
+		"pods passed on by their addresses and allowed by their labels": {
+			policies: []*Policy{
+				egressPolicy("guard", admin(1), ruleOf(pass, allPorts(), block), ruleOf(deny, allPorts(), allPods)), denies, allowPods,
+			},
+			want: []found{{"a", "pods app=b in namespace shop with an address in 10.0.0.0/8", "all ports", false}},
+		},
+		"pods passed on by their addresses and excused by their labels": {
+			policies: []*Policy{
+				egressPolicy("guard", admin(1), ruleOf(pass, allPorts(), block), ruleOf(deny, allPorts(), allPods)), denies, allowPods,
+			},
+			exceptions: []Exception{{Direction: DirectionEgress, Peer: podsPeer(labelled("app", "b"))}},
+		},
+		"a pass that may not be in effect leaves what it lets through undecided": {
+			policies: []*Policy{
+				unreported(egressPolicy("open", admin(1), everybody(pass))), egressPolicy("closed", admin(2), everybody(deny)), allowPods,
+			},
+			want: []found{{"a", "pods app=b in this namespace", "all ports", true}},
+		},
+		"what one of two equals passes on does not reach the next priority": {
+			policies: []*Policy{
+				egressPolicy("pass", admin(5), ruleOf(pass, onPort(80), anyBox())),
+				egressPolicy("other", admin(5), ruleOf(pass, onPort(81), anyBox())),
+				egressPolicy("accept", admin(6), ruleOf(accept, onPort(80), anyBox())),
+				denies,
+			},
+		},
+		"what one of two equals accepts does not reach the next priority": {
+			policies: []*Policy{
+				egressPolicy("accept", admin(5), ruleOf(accept, onPort(80), anyBox())),
+				egressPolicy("other", admin(5), ruleOf(accept, onPort(81), anyBox())),
+				egressPolicy("late", admin(6), ruleOf(accept, onPort(80), anyBox())),
+				denies,
+			},
+			want: []found{{"accept", "any peer", "TCP/80", false}, {"other", "any peer", "TCP/81", false}},
+		},
+		"equals that accept and pass contradict one another": {
+			policies: []*Policy{
+				egressPolicy("accept", admin(5), everybody(accept)), egressPolicy("pass", admin(5), everybody(pass)), denies,
+			},
+			want: []found{{"accept", "any peer", "all ports", true}},
+		},
+		"equals that pass and deny contradict one another": {
+			policies: []*Policy{
+				egressPolicy("deny", admin(5), everybody(deny)), egressPolicy("pass", admin(5), everybody(pass)), denies, allowPods,
+			},
+			want: []found{{"a", "pods app=b in this namespace", "all ports", true}},
+		},
+		"equals that deny a number do not deny a name": {
+			policies: []*Policy{
+				egressPolicy("pass", admin(5), ruleOf(pass, onPortNamed("http"), allPods), everybody(deny)),
+				egressPolicy("one", baseline(5), ruleOf(deny, onPort(80), anyBox())),
+				egressPolicy("other", baseline(5), ruleOf(deny, onPort(81), anyBox())),
+			},
+			want: []found{{"", "all namespaces / all pods", "TCP/http (named)", false}},
+		},
+		"labels of ServiceAccounts are not known": {
+			policies: []*Policy{func() *Policy {
+				p := egressPolicy("accounts", admin(1), everybody(deny))
+				p.subject.parts = []constraint{{inNamespace(namespace), {domain: ofServiceAccount, key: "team", values: oneOf("sec")}}}
+				return p
+			}()},
+			want: []found{{"", "any peer", "all ports", true}},
+		},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			got := egressOf(Evaluate(stripped(), NewSet(tc.policies...), tc.exceptions, nil))
+			if diff := cmp.Diff(tc.want, got, cmp.AllowUnexported(found{})); diff != "" {
+				t.Errorf("leaks mismatch (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// egressDenied isolates every pod of its namespace for egress.
+func egressDenied() spec {
+	return spec{PodSelector: metav1.LabelSelector{}, PolicyTypes: []networkingv1.PolicyType{typeEgress}}
+}
+
+// An exception may open nothing that is closed without any doubt, or that may be closed.
+func TestPermittedLeavesOutWhatMayBeClosed(t *testing.T) {
+	toPods := Exception{Direction: DirectionEgress, Peer: podsPeer(labelled("app", "b"))}
+	toAddress := Exception{Direction: DirectionEgress, Peer: blockPeer("10.0.0.1/32")}
+	cases := map[string]struct {
+		exception Exception
+		policies  []*Policy
+		want      bool
+	}{
+		"nothing is closed": {exception: toAddress, want: true},
+		"a deny that may be in effect": {
+			exception: toAddress,
+			policies:  []*Policy{unreported(egressPolicy("guard", admin(1), ruleOf(deny, allPorts(), addressesOf(t, "10.0.0.0/30"))))},
+		},
+		"a deny that may be in effect, elsewhere": {
+			exception: toAddress,
+			policies:  []*Policy{unreported(egressPolicy("guard", admin(1), ruleOf(deny, allPorts(), addressesOf(t, "10.0.0.2/31"))))},
+			want:      true,
+		},
+		// Where blocks match pods, the baseline denies the pods, and a NetworkPolicy that allows them comes before it.
+		"pods that a baseline denies by their addresses": {
+			exception: toPods,
+			policies:  []*Policy{egressPolicy("guard", baseline(1), ruleOf(deny, allPorts(), addressesOf(t, "0.0.0.0/0"), addressesOf(t, "::/0")))},
+		},
+		"pods that a rule allows by their labels": {
+			exception: toPods,
+			policies:  []*Policy{ReadNetworkPolicy(newPolicy("a", egress(everything(), peers(podsPeer(everything())))))},
+			want:      true,
+		},
+		"pods that a rule allows by their addresses": {
+			exception: toPods,
+			policies:  []*Policy{ReadNetworkPolicy(newPolicy("a", egress(everything(), peers(blockPeer("0.0.0.0/0"), blockPeer("::/0")))))},
+		},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			got := Permitted(victim(), NewSet(tc.policies...), []Exception{tc.exception})
+			if (len(got) == 1) != tc.want {
+				t.Errorf("Permitted() = %v, want it: %v", got, tc.want)
+			}
+		})
+	}
+}

@@ -1,0 +1,34 @@
+package isolation
+
+import (
+	"maps"
+	"slices"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+// readers read the kinds of other APIs. A reader returns nil for an object that has no effect, whatever it says.
+func readers() map[schema.GroupKind]func(*unstructured.Unstructured) *Policy {
+	return map[schema.GroupKind]func(*unstructured.Unstructured) *Policy{}
+}
+
+// tierKinds are the kinds that define tiers.
+func tierKinds() []schema.GroupKind {
+	return nil
+}
+
+// Kinds are the kinds of APIs other than Kubernetes' own that [Read] reads, sorted. Tiers are among them.
+func Kinds() []schema.GroupKind {
+	out := slices.AppendSeq(tierKinds(), maps.Keys(readers()))
+	slices.SortFunc(out, func(a, b schema.GroupKind) int { return slices.Compare([]string{a.Group, a.Kind}, []string{b.Group, b.Kind}) })
+	return out
+}
+
+// Read reads an object of one of the [Kinds]. It returns a policy or a tier, or neither for an object that has no effect or is of another kind.
+func Read(u *unstructured.Unstructured) (*Policy, *Tier) {
+	if read, known := readers()[u.GroupVersionKind().GroupKind()]; known {
+		return read(u), nil
+	}
+	return nil, nil
+}
