@@ -8,9 +8,21 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
+// API groups of the kinds that are read.
+const (
+	groupNetworkPolicyAPI = "policy.networking.k8s.io"
+	groupCilium           = "cilium.io"
+	groupCalico           = "projectcalico.org"
+	groupCalicoStorage    = "crd.projectcalico.org"
+)
+
 // readers read the kinds of other APIs. A reader returns nil for an object that has no effect, whatever it says.
 func readers() map[schema.GroupKind]func(*unstructured.Unstructured) *Policy {
-	return map[schema.GroupKind]func(*unstructured.Unstructured) *Policy{}
+	return map[schema.GroupKind]func(*unstructured.Unstructured) *Policy{
+		{Group: groupNetworkPolicyAPI, Kind: "ClusterNetworkPolicy"}:       readClusterNetworkPolicy,
+		{Group: groupNetworkPolicyAPI, Kind: "AdminNetworkPolicy"}:         readAdminNetworkPolicy,
+		{Group: groupNetworkPolicyAPI, Kind: "BaselineAdminNetworkPolicy"}: readBaselineAdminNetworkPolicy,
+	}
 }
 
 // tierKinds are the kinds that define tiers.
@@ -21,7 +33,9 @@ func tierKinds() []schema.GroupKind {
 // Kinds are the kinds of APIs other than Kubernetes' own that [Read] reads, sorted. Tiers are among them.
 func Kinds() []schema.GroupKind {
 	out := slices.AppendSeq(tierKinds(), maps.Keys(readers()))
-	slices.SortFunc(out, func(a, b schema.GroupKind) int { return slices.Compare([]string{a.Group, a.Kind}, []string{b.Group, b.Kind}) })
+	slices.SortFunc(out, func(a, b schema.GroupKind) int {
+		return slices.Compare([]string{a.Group, a.Kind}, []string{b.Group, b.Kind})
+	})
 	return out
 }
 
