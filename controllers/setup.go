@@ -2,6 +2,7 @@
 package controllers
 
 import (
+	"context"
 	"fmt"
 
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
@@ -9,18 +10,24 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/client-go/discovery"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
+	"cofferdam.dev/cofferdam/controllers/follow"
 	"cofferdam.dev/cofferdam/controllers/foreign"
 	"cofferdam.dev/cofferdam/controllers/incident"
+	"cofferdam.dev/cofferdam/controllers/isolation"
 	"cofferdam.dev/cofferdam/controllers/recoveryplan"
 )
 
@@ -60,6 +67,19 @@ func ClientOptions() client.Options {
 	}}}
 }
 
+// CacheOptions keep what is watched small: of the EndpointSlices only those that no controller keeps, and of the PodDisruptionBudgets only ours.
+func CacheOptions() cache.Options {
+	handMade, err := labels.Parse(discoveryv1.LabelManagedBy + "!=endpointslice-controller.k8s.io")
+	if err != nil {
+		panic(fmt.Sprintf("a constant selector always parses: %v", err))
+	}
+	ours := labels.SelectorFromSet(labels.Set{"app.kubernetes.io/managed-by": "cofferdam"})
+	return cache.Options{ByObject: map[client.Object]cache.ByObject{
+		&discoveryv1.EndpointSlice{}:    {Label: handMade},
+		&policyv1.PodDisruptionBudget{}: {Label: ours},
+	}}
+}
+
 // Setup registers every controller with the manager.
 func Setup(mgr ctrl.Manager, opts Options) error {
 	if opts.OperatorNamespace == "" {
@@ -71,15 +91,25 @@ func Setup(mgr ctrl.Manager, opts Options) error {
 	if opts.Clock == nil {
 		opts.Clock = clock.RealClock{}
 	}
+	// The name under which managedFields tells the operator's changes from those of others.
+	opts.Client = client.WithFieldOwner(opts.Client, incident.FieldManager)
 	disco, err := discovery.NewDiscoveryClientForConfigAndClient(mgr.GetConfig(), mgr.GetHTTPClient())
 	if err != nil {
 		return fmt.Errorf("preparing discovery: %w", err)
 	}
+	ctx := context.Background()
+	index := isolation.NewIndex()
+	follower := &follow.Follower{Cache: mgr.GetCache(), Discovery: disco, Index: index}
+	if err := follower.Register(ctx); err != nil {
+		return err
+	}
 	incidents := &incident.Reconciler{
-		Client: opts.Client, Live: mgr.GetAPIReader(), Recorder: mgr.GetEventRecorder("cofferdam"), Clock: opts.Clock,
+		Client: opts.Client, Live: mgr.GetAPIReader(), Cached: mgr.GetCache(), Recorder: mgr.GetEventRecorder("cofferdam"), Clock: opts.Clock,
+		Follower: follower, Index: index,
 		Foreign: &foreign.Finder{Discovery: disco, Clock: opts.Clock}, OperatorNamespace: opts.OperatorNamespace,
 	}
-	if err := incidents.SetupWithManager(mgr, opts.Controller); err != nil {
+	follower.Priority = incidents.PriorityOf
+	if err := incidents.SetupWithManager(ctx, mgr, opts.Controller); err != nil {
 		return fmt.Errorf("registering the Incident controller: %w", err)
 	}
 	plans := &recoveryplan.Reconciler{Client: opts.Client, Clock: opts.Clock}

@@ -80,6 +80,8 @@ func Effective(spec v1alpha1.ContainmentPolicySpec) v1alpha1.ContainmentPolicySp
 	out := *spec.DeepCopy()
 	out.Isolation.Pods = cmp.Or(out.Isolation.Pods, v1alpha1.PodHandlingDetach)
 	out.Isolation.Replacements = cmp.Or(out.Isolation.Replacements, v1alpha1.ReplacementQuarantine)
+	out.Isolation.DenyTier = cmp.Or(out.Isolation.DenyTier, v1alpha1.DenyTierAuto)
+	out.Isolation.ConflictingPolicies = cmp.Or(out.Isolation.ConflictingPolicies, v1alpha1.ConflictReport)
 	out.Evidence.VolumeSnapshots = cmp.Or(out.Evidence.VolumeSnapshots, v1alpha1.SnapshotCollect)
 	out.Evidence.SnapshotDeadlineSeconds = cmp.Or(out.Evidence.SnapshotDeadlineSeconds, 600)
 	out.Limits.MaxPods = cmp.Or(out.Limits.MaxPods, 50)

@@ -151,7 +151,7 @@ func TestEffectiveFillsInTheDefaultsOfTheCRD(t *testing.T) {
 
 func TestEffectiveKeepsWhatIsSet(t *testing.T) {
 	set := v1alpha1.ContainmentPolicySpec{
-		Isolation:           v1alpha1.Isolation{Pods: v1alpha1.PodHandlingKeepAttached, Replacements: v1alpha1.ReplacementRefuse, Exceptions: []v1alpha1.EvidenceException{{Name: "a"}}},
+		Isolation:           v1alpha1.Isolation{Pods: v1alpha1.PodHandlingKeepAttached, Replacements: v1alpha1.ReplacementRefuse, DenyTier: v1alpha1.DenyTierNever, ConflictingPolicies: v1alpha1.ConflictCarveOut, Exceptions: []v1alpha1.EvidenceException{{Name: "a"}}},
 		Evidence:            v1alpha1.EvidenceOrders{VolumeSnapshots: v1alpha1.SnapshotSkip, VolumeSnapshotClassName: "fast", SnapshotDeadlineSeconds: 5},
 		Limits:              v1alpha1.Limits{MaxPods: 1, MaxNamespaces: 2, MaxNamespacePercent: 3},
 		Closing:             v1alpha1.Closing{RequiredApprovals: 2, EvidencePods: v1alpha1.EvidencePodRelease},

@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"io"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -116,6 +117,20 @@ func ConfigMapFor(inc *v1alpha1.Incident, namespace string, record *Record) (*co
 		Immutable:  new(true),
 		BinaryData: map[string][]byte{manifestsKey: packed.Bytes()},
 	}, nil
+}
+
+// Unpack reads the record that ConfigMapFor has packed.
+func Unpack(cm *corev1.ConfigMap) (*Record, error) {
+	zip, err := gzip.NewReader(bytes.NewReader(cm.BinaryData[manifestsKey]))
+	if err != nil {
+		return nil, fmt.Errorf("unpacking ConfigMap %s/%s: %w", cm.Namespace, cm.Name, err)
+	}
+	var record Record
+	// A record is bounded when it is packed; the bound here is against one that somebody else has put there.
+	if err := json.NewDecoder(io.LimitReader(zip, 64<<20)).Decode(&record); err != nil {
+		return nil, fmt.Errorf("reading the record in ConfigMap %s/%s: %w", cm.Namespace, cm.Name, err)
+	}
+	return &record, nil
 }
 
 // TooLarge reports whether the record does not fit into a ConfigMap.

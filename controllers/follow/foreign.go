@@ -237,4 +237,3 @@ func objectOf(gvk schema.GroupVersionKind) *unstructured.Unstructured {
 	u.SetGroupVersionKind(gvk)
 	return u
 }
-

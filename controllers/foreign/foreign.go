@@ -18,19 +18,11 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// +kubebuilder:rbac:groups=policy.networking.k8s.io,resources=adminnetworkpolicies;baselineadminnetworkpolicies;clusternetworkpolicies,verbs=list
-// +kubebuilder:rbac:groups=cilium.io,resources=ciliumnetworkpolicies;ciliumclusterwidenetworkpolicies,verbs=list
-// +kubebuilder:rbac:groups=crd.projectcalico.org,resources=networkpolicies;globalnetworkpolicies,verbs=list
-// +kubebuilder:rbac:groups=projectcalico.org,resources=networkpolicies;globalnetworkpolicies,verbs=list
 // +kubebuilder:rbac:groups=crd.antrea.io,resources=networkpolicies;clusternetworkpolicies,verbs=list
 
 // kinds are the policies of other APIs by API group; the value is the set of kinds.
 var kinds = map[string][]string{
-	"policy.networking.k8s.io": {"AdminNetworkPolicy", "BaselineAdminNetworkPolicy", "ClusterNetworkPolicy"},
-	"cilium.io":                {"CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy"},
-	"crd.projectcalico.org":    {"NetworkPolicy", "GlobalNetworkPolicy"},
-	"projectcalico.org":        {"NetworkPolicy", "GlobalNetworkPolicy"},
-	"crd.antrea.io":            {"NetworkPolicy", "ClusterNetworkPolicy"},
+	"crd.antrea.io": {"NetworkPolicy", "ClusterNetworkPolicy"},
 }
 
 // discoveryTTL is how long the list of served groups is believed. A policy API that is installed in the middle of an incident is noticed within it.

@@ -83,13 +83,13 @@ func resource(kind string, namespaced bool) metav1.APIResource {
 
 func everything() *served {
 	return &served{
-		versions: []string{"apps/v1", "networking.k8s.io/v1", "policy.networking.k8s.io/v1alpha2", "policy.networking.k8s.io/v1alpha1", "cilium.io/v2"},
+		versions: []string{"apps/v1", "networking.k8s.io/v1", "policy.networking.k8s.io/v1alpha2", "crd.antrea.io/v1beta1", "crd.antrea.io/v1alpha1"},
 		resources: map[string][]metav1.APIResource{
 			"apps/v1":                           {resource("Deployment", true)},
 			"networking.k8s.io/v1":              {resource("NetworkPolicy", true)},
 			"policy.networking.k8s.io/v1alpha2": {resource("ClusterNetworkPolicy", false)},
-			"policy.networking.k8s.io/v1alpha1": {resource("AdminNetworkPolicy", false), resource("BaselineAdminNetworkPolicy", false)},
-			"cilium.io/v2":                      {resource("CiliumNetworkPolicy", true), resource("CiliumNetworkPolicy", true), resource("CiliumClusterwideNetworkPolicy", false), resource("CiliumNode", false)},
+			"crd.antrea.io/v1beta1":             {resource("NetworkPolicy", true), resource("NetworkPolicy", true), resource("Tier", false)},
+			"crd.antrea.io/v1alpha1":            {resource("NetworkPolicy", true), resource("ClusterNetworkPolicy", false)},
 		},
 	}
 }
@@ -100,7 +100,7 @@ func finder(d *served) *Finder {
 
 func TestFind(t *testing.T) {
 	forbidden := apierrors.NewForbidden(schema.GroupResource{}, "", errors.New("no"))
-	noMatch := &apimeta.NoKindMatchError{GroupKind: schema.GroupKind{Kind: "CiliumNetworkPolicy"}}
+	noMatch := &apimeta.NoKindMatchError{GroupKind: schema.GroupKind{Kind: "NetworkPolicy"}}
 	gone := apierrors.NewNotFound(schema.GroupResource{}, "")
 	cases := map[string]struct {
 		discovery *served
@@ -110,17 +110,16 @@ func TestFind(t *testing.T) {
 	}{
 		"other groups only":              {discovery: &served{versions: []string{"networking.k8s.io/v1"}, resources: everything().resources}, objects: &objects{errs: map[string]error{"NetworkPolicy": errors.New("must not be read")}}},
 		"served, none exists":            {discovery: everything(), objects: &objects{}},
-		"in the namespace":               {discovery: everything(), objects: &objects{names: map[string]string{"CiliumNetworkPolicy shop": "allow"}}, want: "CiliumNetworkPolicy (cilium.io) allow"},
-		"in another namespace":           {discovery: everything(), objects: &objects{names: map[string]string{"CiliumNetworkPolicy bank": "allow"}}},
-		"for the cluster":                {discovery: everything(), objects: &objects{names: map[string]string{"CiliumClusterwideNetworkPolicy ": "wide"}}, want: "wide"},
-		"of a version not preferred":     {discovery: everything(), objects: &objects{names: map[string]string{"AdminNetworkPolicy ": "allow-all"}}, want: "allow-all"},
-		"of the preferred version":       {discovery: everything(), objects: &objects{names: map[string]string{"ClusterNetworkPolicy ": "tier"}}, want: "tier"},
-		"that may not be listed":         {discovery: everything(), objects: &objects{errs: map[string]error{"CiliumNetworkPolicy": forbidden}}, want: "may not list CiliumNetworkPolicy of cilium.io"},
-		"whose API has just gone":        {discovery: everything(), objects: &objects{errs: map[string]error{"CiliumNetworkPolicy": noMatch, "ClusterNetworkPolicy": gone}}},
-		"whose API has gone, then other": {discovery: everything(), objects: &objects{errs: map[string]error{"CiliumNetworkPolicy": noMatch}, names: map[string]string{"CiliumClusterwideNetworkPolicy ": "wide"}}, want: "wide"},
-		"that cannot be listed":          {discovery: everything(), objects: &objects{errs: map[string]error{"CiliumNetworkPolicy": errors.New("away")}}, fails: true},
+		"in the namespace":               {discovery: everything(), objects: &objects{names: map[string]string{"NetworkPolicy shop": "allow"}}, want: "NetworkPolicy (crd.antrea.io) allow"},
+		"in another namespace":           {discovery: everything(), objects: &objects{names: map[string]string{"NetworkPolicy bank": "allow"}}},
+		"for the cluster":                {discovery: everything(), objects: &objects{names: map[string]string{"ClusterNetworkPolicy ": "wide"}}, want: "wide"},
+		"of a version not preferred":     {discovery: everything(), objects: &objects{names: map[string]string{"ClusterNetworkPolicy ": "allow-all"}}, want: "allow-all"},
+		"that may not be listed":         {discovery: everything(), objects: &objects{errs: map[string]error{"NetworkPolicy": forbidden}}, want: "may not list NetworkPolicy of crd.antrea.io"},
+		"whose API has just gone":        {discovery: everything(), objects: &objects{errs: map[string]error{"NetworkPolicy": noMatch, "ClusterNetworkPolicy": gone}}},
+		"whose API has gone, then other": {discovery: everything(), objects: &objects{errs: map[string]error{"NetworkPolicy": noMatch}, names: map[string]string{"ClusterNetworkPolicy ": "wide"}}, want: "wide"},
+		"that cannot be listed":          {discovery: everything(), objects: &objects{errs: map[string]error{"NetworkPolicy": errors.New("away")}}, fails: true},
 		"groups not known":               {discovery: &served{broken: true}, objects: &objects{}, fails: true},
-		"resources not known":            {discovery: &served{versions: []string{"cilium.io/v2"}}, objects: &objects{}, fails: true},
+		"resources not known":            {discovery: &served{versions: []string{"crd.antrea.io/v1beta1"}}, objects: &objects{}, fails: true},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -144,7 +143,7 @@ func TestDiscoveryIsBelievedForAMinute(t *testing.T) {
 	d := &served{}
 	clock := clocktesting.NewFakePassiveClock(time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC))
 	f := &Finder{Discovery: d, Clock: clock}
-	installed := &objects{names: map[string]string{"CiliumNetworkPolicy shop": "allow"}}
+	installed := &objects{names: map[string]string{"NetworkPolicy shop": "allow"}}
 	find := func() string {
 		t.Helper()
 		got, err := f.Find(context.Background(), installed, "shop")
@@ -169,9 +168,9 @@ func TestDiscoveryIsBelievedForAMinute(t *testing.T) {
 func TestAFailedDiscoveryIsRepeated(t *testing.T) {
 	d := everything()
 	resources := d.resources
-	d.resources = map[string][]metav1.APIResource{"policy.networking.k8s.io/v1alpha2": nil, "policy.networking.k8s.io/v1alpha1": nil}
+	d.resources = map[string][]metav1.APIResource{"crd.antrea.io/v1alpha1": nil}
 	f := finder(d)
-	o := &objects{names: map[string]string{"CiliumNetworkPolicy shop": "allow"}}
+	o := &objects{names: map[string]string{"NetworkPolicy shop": "allow"}}
 	if got, err := f.Find(context.Background(), o, "shop"); err == nil {
 		t.Fatalf("Find() = %q, want an error", got)
 	}

@@ -13,7 +13,6 @@ import (
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
 	"cofferdam.dev/cofferdam/controllers/containmentpolicy"
-	"cofferdam.dev/cofferdam/controllers/measure"
 	"cofferdam.dev/cofferdam/controllers/recovery"
 	"cofferdam.dev/cofferdam/controllers/target"
 )
@@ -51,7 +50,6 @@ func (s *scope) admit(ctx context.Context) error {
 		}
 	}
 	s.next.Targets = targets
-	s.exceptions = measure.Exceptions(s.policy.Isolation.Exceptions)
 	return nil
 }
 

@@ -17,7 +17,7 @@ const maxMessage = 1024
 
 // setConditions derives every condition from what the pass has observed.
 func (s *scope) setConditions(failure error) {
-	for _, c := range []metav1.Condition{s.accepted(), s.contained(), s.evidenceCollected(), s.recoveredCondition(), s.released()} {
+	for _, c := range []metav1.Condition{s.accepted(), s.contained(), s.guarded(), s.evidenceCollected(), s.recoveredCondition(), s.released()} {
 		s.set(c)
 	}
 	for _, c := range s.kstatus(failure) {
@@ -96,7 +96,7 @@ func (s *scope) judged(no func(reason, format string, args ...any) metav1.Condit
 		return no(v1alpha1.ReasonIsolating, "Pod %s/%s is being quarantined", p.Namespace, p.Name)
 	}
 	if p := s.firstPod(withVerdict(v1alpha1.VerdictLeaking)); p != nil {
-		return no(v1alpha1.ReasonLeaking, "%s; Pod %s/%s: %s", s.verdicts(), p.Namespace, p.Name, p.Message)
+		return no(v1alpha1.ReasonLeaking, "%s; Pod %s/%s: %s%s", s.verdicts(), p.Namespace, p.Name, p.Message, s.whyNoTier())
 	}
 	if p := s.firstPod(withVerdict(v1alpha1.VerdictNotEnforceable)); p != nil {
 		return no(v1alpha1.ReasonNotEnforceable, "%s; Pod %s/%s: %s", s.verdicts(), p.Namespace, p.Name, p.Message)
@@ -118,7 +118,29 @@ func (s *scope) judged(no func(reason, format string, args ...any) metav1.Condit
 		return no(v1alpha1.ReasonIsolating, "deny policies are being put in place")
 	}
 	return condition(v1alpha1.ConditionContained, metav1.ConditionTrue, v1alpha1.ReasonIsolated,
-		"%s; proven by evaluating every NetworkPolicy in force, not probed", s.verdicts())
+		"%s; proven by evaluating every network policy in force, not probed", s.verdicts())
+}
+
+func (s *scope) whyNoTier() string {
+	if s.noTier == "" {
+		return ""
+	}
+	return "; no deny tier can be put ahead of it: " + s.noTier
+}
+
+// guarded says whether admission keeps others from undoing the quarantine.
+func (s *scope) guarded() metav1.Condition {
+	const kind = v1alpha1.ConditionGuarded
+	switch {
+	case s.unguarded != nil:
+		return condition(kind, metav1.ConditionUnknown, v1alpha1.ReasonUnreadable, "the admission policies could not be read: %v", s.unguarded)
+	case s.findings == nil && s.view == nil:
+		return s.unchanged(kind, condition(kind, metav1.ConditionUnknown, v1alpha1.ReasonProgressing, "not examined: nothing is held"))
+	case len(s.findings) > 0:
+		return condition(kind, metav1.ConditionFalse, v1alpha1.ReasonGuardTampered,
+			"%d findings; what the policies would have refused is repaired instead, after the fact. %v", len(s.findings), s.findings[0])
+	}
+	return condition(kind, metav1.ConditionTrue, v1alpha1.ReasonGuardInPlace, "every admission policy is as it was shipped")
 }
 
 func (s *scope) firstPod(match func(v1alpha1.PodStatus) bool) *v1alpha1.PodStatus {

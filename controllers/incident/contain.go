@@ -1,10 +1,13 @@
 package incident
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -16,9 +19,12 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
+	"cofferdam.dev/cofferdam/controllers/evidence"
+	"cofferdam.dev/cofferdam/controllers/guard"
 	"cofferdam.dev/cofferdam/controllers/isolation"
 	"cofferdam.dev/cofferdam/controllers/measure"
 	"cofferdam.dev/cofferdam/controllers/recovery"
+	"cofferdam.dev/cofferdam/controllers/remedy"
 	"cofferdam.dev/cofferdam/controllers/target"
 )
 
@@ -110,7 +116,7 @@ func (s *scope) forgetGonePods() {
 	s.journal.Forget(forgotten)
 }
 
-// observe reads the NetworkPolicies of the target namespaces, and looks for policy APIs that the evaluator does not read.
+// observe reads the NetworkPolicies of the target namespaces, the other Incidents that hold the same pods, the admission guard, and looks for policy APIs that the evaluator does not read.
 func (s *scope) observe(ctx context.Context) error {
 	for _, ns := range s.namespaces() {
 		var list networkingv1.NetworkPolicyList
@@ -125,7 +131,29 @@ func (s *scope) observe(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		s.foreign[ns] = why
+		s.foreign[ns] = cmp.Or(s.Follower.Missing(), why)
+	}
+	s.findings, s.unguarded = guard.Check(ctx, s.Cached, guard.Options{OperatorNamespace: s.OperatorNamespace})
+	guardFindings.Set(float64(len(s.findings)))
+	return s.readOthers(ctx)
+}
+
+// readOthers reads the other Incidents, if a pod is held by another one too.
+func (s *scope) readOthers(ctx context.Context) error {
+	shared := slices.ContainsFunc(s.next.Pods, func(p v1alpha1.PodStatus) bool {
+		pod := s.live(&p)
+		return pod != nil && len(measure.HeldByOthers(pod, s.incident.UID)) > 0
+	})
+	if !shared {
+		return nil
+	}
+	var list v1alpha1.IncidentList
+	if err := s.Client.List(ctx, &list); err != nil {
+		return fmt.Errorf("listing Incidents: %w", err)
+	}
+	s.incidents = map[string]*v1alpha1.Incident{}
+	for i := range list.Items {
+		s.incidents[string(list.Items[i].UID)] = &list.Items[i]
 	}
 	return nil
 }
@@ -142,16 +170,25 @@ func (s *scope) denyFirst(ctx context.Context) error {
 	if err := s.ensureFinalizer(ctx); err != nil {
 		return err
 	}
-	return s.ensureRefusals(ctx)
+	return inOrder(ctx, s.ensureRefusals, s.ensureHeld, s.ensureBudgets)
 }
 
 // desiredPolicies are the deny policies that have to be in force, without those that are being lifted.
 func (s *scope) desiredPolicies() []*networkingv1.NetworkPolicy {
-	all := measure.DenyPolicies(s.incident, s.namespaces(), s.next.Revisions, s.exceptions)
-	return slices.DeleteFunc(all, func(p *networkingv1.NetworkPolicy) bool {
+	return slices.DeleteFunc(s.policiesWith(s.open), func(p *networkingv1.NetworkPolicy) bool {
 		ref := policyRef(p)
 		return s.journal.Intended(v1alpha1.ActionLiftQuarantine, ref) || s.journal.Intended(v1alpha1.ActionReleaseRevision, ref)
 	})
+}
+
+// policiesWith are the deny policies with the exceptions that are open in each namespace.
+func (s *scope) policiesWith(open map[string][]isolation.Exception) []*networkingv1.NetworkPolicy {
+	var all []*networkingv1.NetworkPolicy
+	for _, ns := range s.namespaces() {
+		revisions := slices.DeleteFunc(slices.Clone(s.next.Revisions), func(r v1alpha1.RevisionStatus) bool { return r.Workload.Namespace != ns })
+		all = append(all, measure.DenyPolicies(s.incident, []string{ns}, revisions, open[ns])...)
+	}
+	return all
 }
 
 // policyRef names a policy of ours. Its name contains the Incident's UID, which makes it unique without its own.
@@ -160,23 +197,47 @@ func policyRef(p *networkingv1.NetworkPolicy) v1alpha1.ObjectRef {
 }
 
 func (s *scope) ensurePolicy(ctx context.Context, want *networkingv1.NetworkPolicy) error {
-	have := s.policyInForce(want)
+	have, ref := s.policyInForce(want), policyRef(want)
 	if have != nil && equality.Semantic.DeepEqual(have.Spec, want.Spec) && have.Labels[v1alpha1.IncidentUIDLabel] == string(s.incident.UID) {
+		s.inForce(ref, have)
 		return nil
 	}
 	s.policiesInForce = false
 	if have != nil {
-		repaired := have.DeepCopy()
-		repaired.Spec, repaired.Labels, repaired.Annotations = want.Spec, want.Labels, want.Annotations
-		op := v1alpha1.PlannedAction{Verb: "update", Object: policyRef(want), Detail: "its content was changed by somebody else; it is put back"}
-		return s.Write(ctx, op, func(ctx context.Context, c client.Client) error { return c.Update(ctx, repaired) })
+		return s.repairPolicy(ctx, have, want)
 	}
-	op := v1alpha1.PlannedAction{Verb: "create", Object: policyRef(want), Detail: fmt.Sprintf(
-		"deny all traffic, with %d exceptions, to and from pods that match %s", len(s.exceptions), metav1.FormatLabelSelector(&want.Spec.PodSelector))}
+	s.lost(ref)
+	op := v1alpha1.PlannedAction{Verb: "create", Object: ref, Detail: fmt.Sprintf(
+		"deny all traffic, with %d exceptions, to and from pods that match %s", len(s.open[want.Namespace]), metav1.FormatLabelSelector(&want.Spec.PodSelector))}
 	return s.Write(ctx, op, func(ctx context.Context, c client.Client) error {
 		// AlreadyExists means that our cache is behind: the next pass compares the content.
 		return client.IgnoreAlreadyExists(c.Create(ctx, want.DeepCopy()))
 	})
+}
+
+// repairPolicy puts back what the policy should be. It differs because somebody changed it, or because a new pod has made us withhold an exception.
+func (s *scope) repairPolicy(ctx context.Context, have, want *networkingv1.NetworkPolicy) error {
+	wanted := slices.ContainsFunc(s.policiesWith(s.wereOpen()), func(p *networkingv1.NetworkPolicy) bool {
+		return p.Namespace == have.Namespace && p.Name == have.Name && equality.Semantic.DeepEqual(p.Spec, have.Spec)
+	})
+	detail := "an exception is withheld from now on"
+	if !wanted || have.Labels[v1alpha1.IncidentUIDLabel] != string(s.incident.UID) {
+		detail = "its content was changed by somebody else; it is put back"
+		s.tampered(policyRef(want), "its content was changed; it is put back", have)
+	}
+	repaired := have.DeepCopy()
+	repaired.Spec, repaired.Labels, repaired.Annotations = want.Spec, want.Labels, want.Annotations
+	op := v1alpha1.PlannedAction{Verb: "update", Object: policyRef(want), Detail: detail}
+	return s.Write(ctx, op, func(ctx context.Context, c client.Client) error { return c.Update(ctx, repaired) })
+}
+
+// wereOpen are the exceptions that were open when the pass began.
+func (s *scope) wereOpen() map[string][]isolation.Exception {
+	out := map[string][]isolation.Exception{}
+	for _, ns := range s.namespaces() {
+		out[ns] = openExceptions(s.policy, s.incident.Status.Exceptions, ns)
+	}
+	return out
 }
 
 func (s *scope) policyInForce(want *networkingv1.NetworkPolicy) *networkingv1.NetworkPolicy {
@@ -238,32 +299,39 @@ func (s *scope) ensureRefusals(ctx context.Context) error {
 		s.refusalsInForce = true
 		return nil // nothing is refused, and nothing was released that could have been
 	}
-	var have corev1.ConfigMap
 	key := client.ObjectKey{Namespace: s.OperatorNamespace, Name: measure.RefusalsName(s.incident)}
-	err := s.Client.Get(ctx, key, &have)
+	var err error
+	s.refusalsInForce, err = s.ensureList(ctx, key, want, "refuse at admission what may not start")
+	return err
+}
+
+// ensureList keeps a list that admission reads as it should be; want is nil when there should be none. It reports whether it is.
+func (s *scope) ensureList(ctx context.Context, key client.ObjectKey, want *corev1.ConfigMap, why string) (inForce bool, err error) {
+	var have corev1.ConfigMap
+	err = s.Client.Get(ctx, key, &have)
 	if err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("reading ConfigMap %s: %w", key, err)
+		return false, fmt.Errorf("reading ConfigMap %s: %w", key, err)
 	}
 	exists := err == nil
-	if s.refusalsInForce = exists == (want != nil) && (!exists || equality.Semantic.DeepEqual(have.Data, want.Data)); s.refusalsInForce {
-		return nil
+	if exists == (want != nil) && (!exists || equality.Semantic.DeepEqual(have.Data, want.Data) && maps.Equal(have.Labels, want.Labels)) {
+		return true, nil
 	}
 	// ConfigMaps are not watched: that the write took effect is seen by looking again.
 	s.lookAgainAfter(retryChanged)
-	return s.writeRefusals(ctx, key, &have, want)
+	return false, s.writeList(ctx, key, &have, want, why)
 }
 
-// writeRefusals creates, updates or deletes the list; have is what there is, without a UID when there is none.
-func (s *scope) writeRefusals(ctx context.Context, key client.ObjectKey, have, want *corev1.ConfigMap) error {
+// writeList creates, updates or deletes a list; have is what there is, without a UID when there is none.
+func (s *scope) writeList(ctx context.Context, key client.ObjectKey, have, want *corev1.ConfigMap, why string) error {
 	op := v1alpha1.PlannedAction{Object: v1alpha1.ObjectRef{Kind: "ConfigMap", Namespace: key.Namespace, Name: key.Name}}
 	if want == nil {
-		op.Verb, op.Detail = "delete", "nothing is refused any more"
+		op.Verb, op.Detail = "delete", "nothing is left of what it lists"
 		uid := have.UID
 		return s.Write(ctx, op, func(ctx context.Context, c client.Client) error {
 			return client.IgnoreNotFound(c.Delete(ctx, have, client.Preconditions{UID: &uid}))
 		})
 	}
-	op.Detail = "refuse at admission: " + want.Data[measure.RefusedKey]
+	op.Detail = why
 	if have.UID == "" {
 		op.Verb = "create"
 		return s.Write(ctx, op, func(ctx context.Context, c client.Client) error {
@@ -271,7 +339,7 @@ func (s *scope) writeRefusals(ctx context.Context, key client.ObjectKey, have, w
 		})
 	}
 	op.Verb = "update"
-	have.Data = want.Data
+	have.Data, have.Labels = want.Data, want.Labels
 	return s.Write(ctx, op, func(ctx context.Context, c client.Client) error { return c.Update(ctx, have) })
 }
 
@@ -297,21 +365,31 @@ func (s *scope) quarantinePods(ctx context.Context) error {
 
 func (s *scope) quarantinePod(ctx context.Context, p *v1alpha1.PodStatus, pod *corev1.Pod) error {
 	ref := podRef(p)
-	detach := s.detaches(p)
 	if measure.Holds(pod, s.incident.UID) {
+		was := p.Handling
 		p.Handling = v1alpha1.HandlingAttached
-		if detach {
+		if isDetached(pod) || was == v1alpha1.HandlingDetached {
 			p.Handling = v1alpha1.HandlingDetached
 		}
 		s.journal.Done(v1alpha1.ActionQuarantinePod, ref)
-		return nil
+		return s.repairPod(ctx, p, pod)
 	}
 	if s.journal.Intended(v1alpha1.ActionReleasePod, ref) || s.journal.Intended(v1alpha1.ActionDeletePod, ref) || !s.recorded(p) {
 		return nil
 	}
+	if p.Handling == v1alpha1.HandlingDetached || p.Handling == v1alpha1.HandlingAttached {
+		s.tampered(ref, "its quarantine label was taken off; it is put back", pod)
+		p.Handling = v1alpha1.HandlingPending
+	}
+	detach, err := s.detaches(ctx, p, pod)
+	if err != nil {
+		return err
+	}
 	detail := "add the quarantine label"
 	if detach {
 		detail = "take all labels off and add the quarantine label; the labels are kept in an annotation"
+	} else if why := s.decisions[p.UID].Why; why != "" {
+		detail += "; the pod's own labels stay, because " + why
 	}
 	if !s.journal.Intend(v1alpha1.ActionQuarantinePod, ref, detail) {
 		return nil
@@ -323,9 +401,77 @@ func (s *scope) quarantinePod(ctx context.Context, p *v1alpha1.PodStatus, pod *c
 	return s.patchPod(ctx, v1alpha1.PlannedAction{Verb: "patch", Object: ref, Detail: detail}, pod, labels, annotations)
 }
 
-// detaches reports whether the pod is detached. A replacement is not: its controller would at once create another one, without end.
-func (s *scope) detaches(p *v1alpha1.PodStatus) bool {
-	return s.policy.Isolation.Pods == v1alpha1.PodHandlingDetach && p.Replacement == ""
+// isDetached says whether quarantine took the pod's labels.
+func isDetached(pod *corev1.Pod) bool {
+	_, kept := pod.Annotations[v1alpha1.OriginalAnnotation]
+	return kept && len(measure.HeldByOthers(pod, "")) > 0
+}
+
+// repairPod undoes what others changed on a pod that is held: labels that were put back, annotations that were taken away.
+func (s *scope) repairPod(ctx context.Context, p *v1alpha1.PodStatus, pod *corev1.Pod) error {
+	ref, detached := podRef(p), p.Handling == v1alpha1.HandlingDetached
+	drift := measure.Drift(pod, s.incident.UID, detached)
+	if len(drift) == 0 || s.journal.Intended(v1alpha1.ActionReleasePod, ref) || s.journal.Intended(v1alpha1.ActionDeletePod, ref) || s.closing() {
+		return nil
+	}
+	var original *measure.Original
+	if detached && !isDetached(pod) {
+		var err error
+		if original, err = s.originalFromEvidence(ctx, p); err != nil {
+			return err
+		}
+	}
+	labels, annotations, lost, err := measure.Repaired(pod, s.incident.UID, detached, original)
+	if err != nil {
+		return err
+	}
+	what := strings.Join(drift, ", ") + "; it is put back"
+	if lost {
+		what += ", except for the record of its labels, which is lost"
+	}
+	s.tampered(ref, what, pod)
+	return s.patchPod(ctx, v1alpha1.PlannedAction{Verb: "patch", Object: ref, Detail: what}, pod, labels, annotations)
+}
+
+// originalFromEvidence reads what the pod was from the record that was made before it was changed; nil if there is none.
+func (s *scope) originalFromEvidence(ctx context.Context, p *v1alpha1.PodStatus) (*measure.Original, error) {
+	var cm corev1.ConfigMap
+	key := client.ObjectKey{Namespace: s.OperatorNamespace, Name: evidence.RecordName(s.incident, p.UID)}
+	if err := s.Client.Get(ctx, key, &cm); err != nil {
+		return nil, client.IgnoreNotFound(err)
+	}
+	record, err := evidence.Unpack(&cm)
+	if err != nil || record.Pod == nil || string(record.Pod.UID) != p.UID {
+		return nil, nil //nolint:nilerr // a record that cannot be read is no record; the pod is then repaired without it, and that is said
+	}
+	if original, err := measure.OriginalOf(record.Pod); err == nil && original != nil {
+		return original, nil // another Incident had detached it before
+	}
+	return &measure.Original{Labels: record.Pod.Labels, Owner: metav1.GetControllerOf(record.Pod)}, nil
+}
+
+// detaches decides, once for each pod, whether it is detached. A replacement is not: its controller would at once create another one, without end.
+func (s *scope) detaches(ctx context.Context, p *v1alpha1.PodStatus, pod *corev1.Pod) (bool, error) {
+	if s.policy.Isolation.Pods != v1alpha1.PodHandlingDetach || p.Replacement != "" {
+		return false, nil
+	}
+	if d, decided := s.decisions[p.UID]; decided {
+		return d.Detach, nil
+	}
+	adopters, err := s.adoptersIn(ctx, pod.Namespace)
+	if err != nil {
+		return false, err
+	}
+	var deny []*isolation.Policy
+	for _, want := range s.desiredPolicies() {
+		if want.Namespace == pod.Namespace {
+			deny = append(deny, isolation.ReadNetworkPolicy(want))
+		}
+	}
+	s.Index.Read(func(set *isolation.Set, _ *isolation.Peers) {
+		s.decisions[p.UID] = remedy.Handling(pod, s.incident.UID, set.With(deny...), s.exceptionsOf(pod), adopters, v1alpha1.PodHandlingDetach)
+	})
+	return s.decisions[p.UID].Detach, nil
 }
 
 // patchPod replaces labels and annotations of exactly the version of the pod that was read. When it has changed, or is gone, the next pass judges anew.

@@ -7,6 +7,8 @@ import (
 
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
@@ -53,6 +55,9 @@ func (s *scope) closeSteps(ctx context.Context) (waiting string, err error) {
 	if waiting, err := s.releasePods(ctx, all, s.policy.Closing.EvidencePods == v1alpha1.EvidencePodDelete); err != nil || waiting != "" {
 		return waiting, err
 	}
+	if waiting, err := s.restorePolicies(ctx); err != nil || waiting != "" {
+		return waiting, err
+	}
 	for i := range s.next.Revisions {
 		if waiting, err := s.liftRevision(ctx, &s.next.Revisions[i]); err != nil || waiting != "" {
 			return waiting, err
@@ -60,6 +65,9 @@ func (s *scope) closeSteps(ctx context.Context) (waiting string, err error) {
 	}
 	if !s.refusalsInForce || measure.Refusals(s.incident, s.OperatorNamespace, s.incident.Status.Revisions, s.policy.Isolation.Replacements) != nil {
 		return "waits until the list of refused revisions is removed", nil
+	}
+	if !s.heldInForce || len(s.heldPods()) > 0 {
+		return "waits until the list of what is held is removed", nil
 	}
 	return s.liftQuarantine(ctx)
 }
@@ -110,7 +118,7 @@ func (s *scope) releasePod(ctx context.Context, p *v1alpha1.PodStatus, remove bo
 	case !measure.Holds(pod, s.incident.UID):
 		if p.Handling != v1alpha1.HandlingUntouched {
 			p.Handling = v1alpha1.HandlingReleased
-			p.Verdict, p.Leaks, p.LeakCount, p.Residuals, p.Proof, p.Message = v1alpha1.VerdictReleased, nil, 0, nil, "", ""
+			p.Verdict, p.Leaks, p.LeakCount, p.UndecidedCount, p.Residuals, p.Proof, p.Message = v1alpha1.VerdictReleased, nil, 0, 0, nil, "", ""
 		}
 		s.journal.Done(v1alpha1.ActionReleasePod, ref)
 		return false, nil
@@ -148,6 +156,9 @@ func (s *scope) liftRevision(ctx context.Context, r *v1alpha1.RevisionStatus) (w
 
 // liftQuarantine deletes the Incident's deny policies.
 func (s *scope) liftQuarantine(ctx context.Context) (waiting string, err error) {
+	if waiting, err := s.liftOthers(ctx); err != nil || waiting != "" {
+		return waiting, err
+	}
 	for _, ns := range s.namespaces() {
 		for _, name := range s.ownPolicies(ns) {
 			lifted, err := s.liftPolicy(ctx, v1alpha1.ActionLiftQuarantine, ns, name)
@@ -157,6 +168,70 @@ func (s *scope) liftQuarantine(ctx context.Context) (waiting string, err error) 
 		}
 	}
 	return "", nil
+}
+
+// liftOthers deletes what supports the deny policies: disruption budgets, and the deny tier.
+func (s *scope) liftOthers(ctx context.Context) (waiting string, err error) {
+	var objects []client.Object
+	for _, ns := range s.namespaces() {
+		b := measure.Budget(s.incident, ns)
+		objects = append(objects, b)
+	}
+	for _, m := range s.next.Measures {
+		if isTier(m) {
+			objects = append(objects, s.tierObject(m))
+		}
+	}
+	for _, obj := range objects {
+		gone, err := s.liftObject(ctx, obj)
+		if err != nil || !gone {
+			return fmt.Sprintf("waits until %s is removed", obj.GetName()), err
+		}
+	}
+	return "", nil
+}
+
+// tierObject is the deny tier as a key to read and delete it by.
+func (s *scope) tierObject(ref v1alpha1.ObjectRef) client.Object {
+	kind := kindClusterNetworkPolicy
+	if ref.Kind == kindCiliumClusterwide.Kind {
+		kind = kindCiliumClusterwide
+	}
+	version, _ := s.Follower.Serves(kind) // without a version it is not served any more, and the API server says so
+	u := &unstructured.Unstructured{}
+	u.SetGroupVersionKind(kind.WithVersion(version))
+	u.SetName(ref.Name)
+	return u
+}
+
+// liftObject deletes one object of ours, once the intent is durable, and reports whether it is gone.
+func (s *scope) liftObject(ctx context.Context, obj client.Object) (bool, error) {
+	ref := v1alpha1.ObjectRef{Kind: "PodDisruptionBudget", Namespace: obj.GetNamespace(), Name: obj.GetName()}
+	if u, ok := obj.(*unstructured.Unstructured); ok {
+		ref.Kind = u.GetKind()
+	}
+	durable := s.journal.Intend(v1alpha1.ActionLiftQuarantine, ref, "delete what kept the quarantine in place")
+	if !durable {
+		return false, nil
+	}
+	err := s.Live.Get(ctx, client.ObjectKeyFromObject(obj), obj)
+	if apierrors.IsNotFound(err) || apimeta.IsNoMatchError(err) {
+		s.journal.Done(v1alpha1.ActionLiftQuarantine, ref)
+		s.forgetMeasure(ref)
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("reading %s %s: %w", ref.Kind, obj.GetName(), err)
+	}
+	uid := obj.GetUID()
+	s.lookAgainAfter(retryChanged)
+	return false, s.Write(ctx, v1alpha1.PlannedAction{Verb: "delete", Object: ref, Detail: "lift the quarantine"}, func(ctx context.Context, c client.Client) error {
+		err := c.Delete(ctx, obj, client.Preconditions{UID: &uid})
+		if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+			return nil
+		}
+		return err
+	})
 }
 
 // ownPolicies are the names of the Incident's policies in a namespace: the one that has to be there, and whatever a pass that died has left.
@@ -184,6 +259,7 @@ func (s *scope) liftPolicy(ctx context.Context, action v1alpha1.Action, ns, name
 			s.lookAgainAfter(retryChanged)
 			return false, err
 		}
+		s.forgetMeasure(ref)
 		s.journal.Done(action, ref)
 		return true, nil
 	}

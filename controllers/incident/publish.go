@@ -50,9 +50,7 @@ func (s *scope) bound() {
 		a.Detail = clip(a.Detail, maxMessage)
 		s.next.PlannedActions = append(s.next.PlannedActions, a)
 	}
-	for i := range s.next.Pods {
-		s.next.Pods[i].Message = clip(s.next.Pods[i].Message, maxMessage)
-	}
+	s.boundPods()
 	for i := range s.next.Evidence {
 		s.next.Evidence[i].Message = clip(s.next.Evidence[i].Message, maxMessage)
 		s.next.Evidence[i].Location = clip(s.next.Evidence[i].Location, 512)
@@ -64,6 +62,30 @@ func (s *scope) bound() {
 		for i := range s.next.Recovery.Steps {
 			s.next.Recovery.Steps[i].Message = clip(s.next.Recovery.Steps[i].Message, maxMessage)
 		}
+	}
+}
+
+// What the status of all pods together may hold, so that it fits into one object whatever the policies say: leaks are told in full of as many pods as there is room for, and counted of the others.
+const (
+	maxLeaksInAll  = 320
+	maxRoutesInAll = 800
+	longMessages   = 100 // pods with messages of full length
+	shortMessage   = 200
+)
+
+func (s *scope) boundPods() {
+	leaks, routes := 0, 0
+	for i := range s.next.Pods {
+		p := &s.next.Pods[i]
+		p.Leaks = p.Leaks[:min(len(p.Leaks), maxLeaksInAll-leaks)]
+		leaks += len(p.Leaks)
+		p.Routes = p.Routes[:min(len(p.Routes), maxRoutesInAll-routes)]
+		routes += len(p.Routes)
+		limit := maxMessage
+		if i >= longMessages {
+			limit = shortMessage
+		}
+		p.Message = clip(p.Message, limit)
 	}
 }
 

@@ -17,7 +17,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
+	"cofferdam.dev/cofferdam/controllers/follow"
 	"cofferdam.dev/cofferdam/controllers/foreign"
+	"cofferdam.dev/cofferdam/controllers/isolation"
 )
 
 // resync is how often an open Incident is judged anew though no watch event asked for it: policies of other APIs, owners and revisions are not watched.
@@ -28,10 +30,14 @@ const resync = time.Minute
 type Reconciler struct {
 	// Client reads pods, policies, namespaces and our own kinds from a cache, and everything else live.
 	Client client.Client
-	// Live reads from the API server.
+	// Live reads from the API server, Cached from the cache whatever the kind.
 	Live     client.Reader
+	Cached   client.Reader
 	Recorder events.EventRecorder
 	Clock    clock.PassiveClock
+	// Follower keeps the Index in step with the cluster; the Index answers what can still reach a pod.
+	Follower *follow.Follower
+	Index    *isolation.Index
 	Foreign  *foreign.Finder
 	// OperatorNamespace is where evidence and refusals are kept. No Incident can target it.
 	OperatorNamespace string
@@ -43,6 +49,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if err := r.Client.Get(ctx, req.NamespacedName, &inc); err != nil {
 		if apierrors.IsNotFound(err) {
 			forgetMetrics(req.Namespace, req.Name)
+			r.Index.Release(req.String(), nil)
 			return ctrl.Result{}, nil
 		}
 		return ctrl.Result{}, err
@@ -66,7 +73,7 @@ func forgetRehearsal(inc *v1alpha1.Incident) {
 	if controllerutil.ContainsFinalizer(inc, v1alpha1.HoldFinalizer) || !st.ReleasedAt.IsZero() {
 		return
 	}
-	st.Policy, st.Targets, st.Pods, st.Revisions, st.Evidence, st.Recovery = nil, nil, nil, nil, nil, nil
+	st.Policy, st.Targets, st.Pods, st.Revisions, st.Evidence, st.Recovery, st.Exceptions = nil, nil, nil, nil, nil, nil, nil
 }
 
 // run goes through the phases. Order is what keeps evidence and containment safe: deny, record, quarantine, verify, then everything that may take long.
@@ -78,7 +85,7 @@ func (s *scope) run(ctx context.Context) error {
 		return s.holdStrayPolicies(ctx)
 	}
 	if err := s.admit(ctx); err != nil {
-		return s.unread(err)
+		return s.unread(ctx, err)
 	}
 	if s.problem != nil && !s.holds() {
 		return nil
@@ -86,15 +93,21 @@ func (s *scope) run(ctx context.Context) error {
 	s.lookAgainAfter(resync)
 	s.recordTargets()
 	if err := s.observe(ctx); err != nil {
-		return s.unread(err)
+		return s.unread(ctx, err)
 	}
+	s.decideExceptions()
 	err := s.denyFirst(ctx)
 	if err == nil {
+		s.recordRoutes(ctx)
 		// Evidence that cannot be stored holds back only the pod that it is about.
 		err = errors.Join(s.recordManifests(ctx), s.quarantinePods(ctx))
 	}
-	s.verify()
+	s.noteCarveOuts()
+	s.verify(ctx)
 	if err != nil {
+		return err
+	}
+	if err := s.closeLeaks(ctx); err != nil {
 		return err
 	}
 	// A volume that cannot be read keeps its item pending, and that holds back whatever would destroy it.
@@ -102,9 +115,9 @@ func (s *scope) run(ctx context.Context) error {
 }
 
 // unread notes that something could not be read: every verdict is Unknown until it can be.
-func (s *scope) unread(err error) error {
+func (s *scope) unread(ctx context.Context, err error) error {
 	s.blind = err
-	s.verify()
+	s.verify(ctx)
 	return err
 }
 

@@ -13,8 +13,10 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
+	"cofferdam.dev/cofferdam/controllers/guard"
 	"cofferdam.dev/cofferdam/controllers/isolation"
 	"cofferdam.dev/cofferdam/controllers/journal"
+	"cofferdam.dev/cofferdam/controllers/remedy"
 	"cofferdam.dev/cofferdam/controllers/target"
 )
 
@@ -41,12 +43,24 @@ type scope struct {
 	// what the evaluator cannot see; set by observe.
 	policies map[string][]*networkingv1.NetworkPolicy
 	foreign  map[string]string
-	// exceptions are the flows that the standing orders allow.
-	exceptions []isolation.Exception
+	// open are, by namespace, the exceptions of the standing orders that are open there; set by decideExceptions.
+	open map[string][]isolation.Exception
+	// decisions are how pods that are not yet quarantined will be handled, adopters who could take them up, by namespace.
+	decisions map[string]remedy.Decision
+	adopters  map[string][]remedy.Adopter
+	// leaks are what the evaluator found, by the UID of the pod; set by verify.
+	leaks map[string][]isolation.Leak
+	// incidents are the other open Incidents by UID, read when a pod is held by one of them too.
+	incidents map[string]*v1alpha1.Incident
+	// noTier says why no deny tier can be put in place though a leak calls for one.
+	noTier string
+	// findings are what is wrong with the admission guard; unguarded says why that could not be found out. Set by observe.
+	findings  []guard.Finding
+	unguarded error
 	// policiesInForce says that every deny policy was observed with the content it should have.
 	policiesInForce bool
-	// refusalsInForce says that the list of refused revisions is what it should be.
-	refusalsInForce bool
+	// refusalsInForce and heldInForce say that the lists that admission reads are what they should be.
+	refusalsInForce, heldInForce bool
 	// planProblem and planReason say why the recovery plan cannot be executed; closeWait what closing waits for.
 	planReason, planProblem, closeWait string
 	// overflow names what the status cannot hold; Contained is then not claimed.
@@ -67,6 +81,9 @@ func newScope(r *Reconciler, inc *v1alpha1.Incident) *scope {
 		journal:    journal.New(inc.Status.Journal, now, inc.Spec.Mode == v1alpha1.ModeDryRun),
 		foreign:    map[string]string{},
 		policies:   map[string][]*networkingv1.NetworkPolicy{},
+		open:       map[string][]isolation.Exception{},
+		decisions:  map[string]remedy.Decision{},
+		leaks:      map[string][]isolation.Leak{},
 	}
 }
 
@@ -126,3 +143,6 @@ func (s *scope) live(p *v1alpha1.PodStatus) *corev1.Pod {
 func podRef(p *v1alpha1.PodStatus) v1alpha1.ObjectRef {
 	return v1alpha1.ObjectRef{Kind: "Pod", Namespace: p.Namespace, Name: p.Name, UID: p.UID}
 }
+
+// holder names the Incident to those who hold pods for it.
+func (s *scope) holder() string { return client.ObjectKeyFromObject(s.incident).String() }

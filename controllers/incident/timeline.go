@@ -3,6 +3,7 @@ package incident
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
@@ -32,10 +33,12 @@ func turns(old, next *v1alpha1.IncidentStatus) []turn {
 	return slices.Concat(
 		conditionTurns(old, next, v1alpha1.ConditionAccepted),
 		podTurns(old, next),
+		exceptionTurns(old, next),
+		tamperTurns(old, next),
 		evidenceTurns(old, next),
 		recoveryTurns(old, next),
 		// The conditions that sum up come after what they sum up.
-		conditionTurns(old, next, v1alpha1.ConditionContained, v1alpha1.ConditionEvidenceCollected, v1alpha1.ConditionRecovered, v1alpha1.ConditionReleased),
+		conditionTurns(old, next, v1alpha1.ConditionContained, v1alpha1.ConditionGuarded, v1alpha1.ConditionEvidenceCollected, v1alpha1.ConditionRecovered, v1alpha1.ConditionReleased),
 	)
 }
 
@@ -97,6 +100,34 @@ func podTurns(old, next *v1alpha1.IncidentStatus) []turn {
 			out = append(out, turn{reason: "PodGone", message: fmt.Sprintf("Pod %s is gone", name)})
 		case v1alpha1.VerdictReleased:
 		}
+	}
+	return out
+}
+
+// tamperTurns tells what was added to the list of tampering, which keeps the latest only.
+func tamperTurns(old, next *v1alpha1.IncidentStatus) []turn {
+	added := min(int(next.TamperingCount-old.TamperingCount), len(next.Tampering))
+	var out []turn
+	for _, t := range next.Tampering[len(next.Tampering)-max(added, 0):] {
+		by := ""
+		if t.By != "" {
+			by = fmt.Sprintf(" (last changed by field manager %s at %s)", t.By, t.ChangedAt.UTC().Format(time.RFC3339))
+		}
+		out = append(out, turn{reason: "Tampering", message: fmt.Sprintf("%s %s/%s: %s%s", t.Object.Kind, t.Object.Namespace, t.Object.Name, t.What, by), warning: true})
+	}
+	return out
+}
+
+// exceptionTurns tells which exceptions are withheld from now on.
+func exceptionTurns(old, next *v1alpha1.IncidentStatus) []turn {
+	var out []turn
+	for _, e := range next.Exceptions {
+		if e.State != v1alpha1.ExceptionWithheld || slices.Contains(old.Exceptions, e) {
+			continue
+		}
+		out = append(out, turn{reason: "ExceptionWithheld", warning: true, message: fmt.Sprintf(
+			"exception %s is not opened in namespace %s: policies kept it closed to Pod %s before, and containing opens nothing; who needs it allows it to the quarantined pods by a NetworkPolicy",
+			e.Name, e.Namespace, e.Pod)})
 	}
 	return out
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -17,9 +18,14 @@ func decodeSpec(u *unstructured.Unstructured, into any) (field string, err error
 	if !found {
 		return "spec", errors.New("there is none")
 	}
-	raw, err := json.Marshal(spec)
+	return decodePart("spec", spec, into)
+}
+
+// decodePart does for the part of an object at path what decodeSpec does for the spec.
+func decodePart(path string, part, into any) (field string, err error) {
+	raw, err := json.Marshal(part)
 	if err != nil {
-		return "spec", fmt.Errorf("reading it: %w", err)
+		return path, fmt.Errorf("reading it: %w", err)
 	}
 	decoder := json.NewDecoder(bytes.NewReader(raw))
 	decoder.DisallowUnknownFields()
@@ -28,12 +34,12 @@ func decodeSpec(u *unstructured.Unstructured, into any) (field string, err error
 		return "", nil
 	}
 	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && wrong.Field != "" {
-		return "spec." + wrong.Field, errors.New("it has a type that the API does not have")
+		return path + "." + wrong.Field, errors.New("it has a type that the API does not have")
 	}
 	if name, unknown := strings.CutPrefix(err.Error(), "json: unknown field "); unknown {
-		return "spec", fmt.Errorf("its field %s is not known to this version of Cofferdam", name)
+		return path, fmt.Errorf("its field %s is not known to this version of Cofferdam", name)
 	}
-	return "spec", err
+	return path, err
 }
 
 // refOf names the object that a policy is read from.
@@ -47,8 +53,8 @@ func undecidedPolicy(ref Ref, field string, err error) *Policy {
 	p := &Policy{Ref: ref, subject: subject{undecided: fmt.Sprintf("%s: %v", field, err)}, notReported: "its meaning cannot be decided"}
 	for _, d := range Directions() {
 		p.addSection(d, &section{
-			tier: tier{order: orderDefault, priority: priorityNetworkPolicy}, additive: true,
-			rules: []rule{{index: noRule, action: accept, peers: anyPeers(), ports: allPorts(), undecided: field}},
+			tier: tier{order: math.Inf(-1)}, additive: true, // it may belong before everything that denies
+			rules: []rule{{index: noRule, action: accept, peers: anyPeers(), ports: allPorts()}},
 		})
 	}
 	return p

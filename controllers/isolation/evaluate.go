@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -100,6 +101,8 @@ type applied struct {
 	policy  *Policy
 	section *section
 	at      tier // where it is evaluated, once its tier has been looked up
+	// isolates is that of the section, unless its tier passes on what no policy of it decides.
+	isolates bool
 	// doubt says why it is not certain that what it denies is denied; empty when it is.
 	doubt   string
 	invalid bool // nobody can read whom it selects
@@ -127,15 +130,19 @@ func (e *evaluation) stages() [][]applied {
 }
 
 func (e *evaluation) apply(p *Policy, s *section) (applied, bool) {
-	a := applied{policy: p, section: s, at: s.tier}
+	a := applied{policy: p, section: s, at: s.tier, isolates: s.isolates}
+	to := p.subject
+	if s.subject != nil {
+		to = *s.subject
+	}
 	switch {
-	case p.subject.invalid != "":
-		a.invalid, a.doubt = true, fmt.Sprintf("%s of %s cannot be read", p.subject.invalid, p.Ref)
-	case p.subject.undecided != "":
-		a.doubt = fmt.Sprintf("whether %s applies to the pod cannot be decided: %s", p.Ref, p.subject.undecided)
-	case !e.selected(p, false):
+	case to.invalid != "":
+		a.invalid, a.doubt = true, fmt.Sprintf("%s of %s cannot be read", to.invalid, p.Ref)
+	case !e.selected(to, false) && (to.undecided == "" || len(to.parts) > 0):
 		return applied{}, false
-	case !e.selected(p, true):
+	case to.undecided != "":
+		a.doubt = fmt.Sprintf("whether %s applies to the pod cannot be decided: %s", p.Ref, to.undecided)
+	case !e.selected(to, true):
 		a.doubt = fmt.Sprintf("whether %s applies to the pod depends on the labels of its ServiceAccount, which are not known", p.Ref)
 	case !e.set.effective(p):
 		a.doubt = fmt.Sprintf("%s may not be in effect: %s", p.Ref, cmp.Or(p.notReported, "nothing shows that it is implemented"))
@@ -144,16 +151,17 @@ func (e *evaluation) apply(p *Policy, s *section) (applied, bool) {
 		t, known := e.set.tiers[s.tier.name]
 		if !known {
 			a.doubt = fmt.Sprintf("the order of tier %s, which %s belongs to, is not known", s.tier.name, p.Ref)
+			t.Order = math.Inf(-1) // what it allows may come before everything that denies
 		}
-		a.at.order = t.Order
+		a.at.order, a.isolates = t.Order, s.isolates && !t.DefaultPass
 	}
 	return a, true
 }
 
-// selected says whether the policy applies to the pod or, with certainly, whether that is so whatever labels the pod's ServiceAccount has.
-func (e *evaluation) selected(p *Policy, certainly bool) bool {
+// selected says whether the pod is one of the subject's or, with certainly, whether that is so whatever labels the pod's ServiceAccount has.
+func (e *evaluation) selected(s subject, certainly bool) bool {
 	namespace := e.set.namespaceLabels(e.pod.Namespace)
-	return slices.ContainsFunc(p.subject.parts, func(c constraint) bool {
+	return slices.ContainsFunc(s.parts, func(c constraint) bool {
 		return c.matches(namespace, e.pod.Labels, e.pod.Spec.ServiceAccountName) && !(certainly && c.asksAccountLabels())
 	})
 }
@@ -175,9 +183,9 @@ func (e *evaluation) runStage(stage []applied, in flows) flows {
 	rest, passed, isolates := in, flows(nil), false
 	var unsure []string
 	for _, a := range stage {
-		if a.section.isolates && a.doubt == "" {
+		if a.isolates && a.doubt == "" {
 			isolates = true
-		} else if a.section.isolates && !a.invalid {
+		} else if a.isolates && !a.invalid {
 			unsure = append(unsure, a.doubt)
 		}
 	}
@@ -268,7 +276,7 @@ func (e *evaluation) runPolicy(a applied, in flows) outcome {
 			continue
 		}
 		why := cmp.Or(r.doubt(a.policy), a.doubt)
-		certain := why == ""
+		certain := why == "" && r.reason == "" && !r.inexact
 		switch r.action {
 		case accept:
 			out.accepted = append(out.accepted, finding{policy: a.policy, rule: r, flows: hit, undecided: why})

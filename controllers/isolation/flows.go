@@ -17,9 +17,14 @@ const (
 	podsByLabel sorts = 1 << iota
 	// podsByAddress are pods as address blocks see them.
 	podsByAddress
-	// noPods are all other ends: addresses outside the cluster, nodes, and what shares a node's network.
-	noPods
+	// outside are addresses outside the cluster.
+	outside
+	// nodes are nodes, what shares a node's network, and pods of other clusters: ends that are not pods of this one, and that a network plugin may know by other means than their
+	// addresses, so that not every address block holds them.
+	nodes
 
+	// noPods are all ends that are not pods.
+	noPods  = outside | nodes
 	anyPod  = podsByLabel | podsByAddress
 	anySort = anyPod | noPods
 	// byAddress is what an address block stands for.
@@ -209,6 +214,8 @@ func (b box) peer() string {
 		switch {
 		case b.sorts == anySort && anyAddress:
 			return textAnyPeer
+		case b.sorts&noPods != noPods:
+			return b.describePartly(anyAddress)
 		case anyAddress && b.sorts == noPods:
 			return "any address that is not a pod's"
 		case anyAddress:
@@ -221,6 +228,21 @@ func (b box) peer() string {
 	text := describePods(b.labels)
 	if !anyAddress {
 		text += " with an address in " + strings.TrimPrefix(describeAddresses(b.addrs), "CIDR ")
+	}
+	return text
+}
+
+// describePartly is for boxes that hold nodes and nothing outside the cluster, or the reverse.
+func (b box) describePartly(anyAddress bool) string {
+	text := "any address outside the cluster"
+	if b.sorts&nodes != 0 {
+		text = "any node"
+	}
+	if b.sorts&anyPod != 0 {
+		text = "any pod and " + text
+	}
+	if !anyAddress {
+		text += " in " + strings.TrimPrefix(describeAddresses(b.addrs), "CIDR ")
 	}
 	return text
 }

@@ -181,7 +181,8 @@ func (x *Index) PutPolicy(p *Policy) []string {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	before := x.set.policies[p.Ref.key()]
-	if before != nil && before.Ref == p.Ref && before.reported == p.reported {
+	counted := p.Ref.Generation != 0 // not every aggregated API server counts generations
+	if before != nil && counted && before.Ref == p.Ref && before.reported == p.reported && before.refused == p.refused && before.notReported == p.notReported {
 		return nil // whatever has changed, it is not what it allows
 	}
 	x.set.Put(p)
@@ -237,7 +238,7 @@ func (x *Index) reached(p *Policy) func(func(*heldPod) bool) {
 
 // mayHold says whether the pod is, or may be, one of the subject's.
 func (s subject) mayHold(pod *corev1.Pod, namespace map[string]string) bool {
-	return s.invalid != "" || s.undecided != "" || slices.ContainsFunc(s.parts, func(c constraint) bool {
+	return s.invalid != "" || s.undecided != "" && len(s.parts) == 0 || slices.ContainsFunc(s.parts, func(c constraint) bool {
 		return c.matches(namespace, pod.Labels, pod.Spec.ServiceAccountName)
 	})
 }

@@ -49,12 +49,15 @@ type Policy struct {
 	// nothing is known: what they deny is not counted. notReported says what is missing.
 	reported    bool
 	notReported string
+	// refused says that the object's status speaks against it, or that an implementation may refuse it: then it is not in effect even if its API group has proven itself.
+	refused bool
 }
 
 // subject is a set of pods, as the union of its parts.
 type subject struct {
 	parts []constraint
-	// invalid says that the selector cannot be read; undecided names the field whose meaning cannot be decided. In both cases the policy may apply to every pod of its namespace.
+	// invalid says that the selector cannot be read; undecided names the field whose meaning cannot be decided. In both cases the policy may apply to every pod of its namespace; if
+	// there are parts beside undecided, then to no pod but those.
 	invalid, undecided string
 }
 
@@ -89,6 +92,8 @@ type section struct {
 	// additive says that every rule counts on its own, in whatever order; otherwise the first match decides.
 	additive bool
 	rules    []rule
+	// subject is set if the section does not apply to all of the policy's subject.
+	subject *subject
 }
 
 // tier is a place in the order of evaluation.
@@ -124,6 +129,8 @@ type rule struct {
 	reason string
 	// undecided names the field whose meaning cannot be decided, and why. The rule may then match less than it says.
 	undecided string
+	// inexact says that the rule is in force, but for fewer peers than it says, because their addresses are not known. It proves nothing of any one of them.
+	inexact bool
 }
 
 // ports are the ports of a rule: a set, or something that depends on the pod.

@@ -176,7 +176,7 @@ func certainly(pod *corev1.Pod, set *Set, d Direction) Reach {
 		doubtful = append(doubtful, d.flows...)
 	}
 	for _, f := range e.findings {
-		if f.undecided != "" || f.rule.reason != "" && f.rule.reason != ReasonNotSelected {
+		if f.undecided != "" || f.rule.inexact || f.rule.reason != "" && f.rule.reason != ReasonNotSelected {
 			continue
 		}
 		for _, b := range f.flows {

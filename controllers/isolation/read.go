@@ -22,12 +22,18 @@ func readers() map[schema.GroupKind]func(*unstructured.Unstructured) *Policy {
 		{Group: groupNetworkPolicyAPI, Kind: "ClusterNetworkPolicy"}:       readClusterNetworkPolicy,
 		{Group: groupNetworkPolicyAPI, Kind: "AdminNetworkPolicy"}:         readAdminNetworkPolicy,
 		{Group: groupNetworkPolicyAPI, Kind: "BaselineAdminNetworkPolicy"}: readBaselineAdminNetworkPolicy,
+		{Group: groupCilium, Kind: "CiliumNetworkPolicy"}:                  readCilium,
+		{Group: groupCilium, Kind: "CiliumClusterwideNetworkPolicy"}:       readCilium,
+		{Group: groupCalico, Kind: "NetworkPolicy"}:                        readCalico,
+		{Group: groupCalico, Kind: "GlobalNetworkPolicy"}:                  readCalico,
+		{Group: groupCalicoStorage, Kind: "NetworkPolicy"}:                 readCalico,
+		{Group: groupCalicoStorage, Kind: "GlobalNetworkPolicy"}:           readCalico,
 	}
 }
 
 // tierKinds are the kinds that define tiers.
 func tierKinds() []schema.GroupKind {
-	return nil
+	return []schema.GroupKind{{Group: groupCalico, Kind: "Tier"}, {Group: groupCalicoStorage, Kind: "Tier"}}
 }
 
 // Kinds are the kinds of APIs other than Kubernetes' own that [Read] reads, sorted. Tiers are among them.
@@ -41,8 +47,14 @@ func Kinds() []schema.GroupKind {
 
 // Read reads an object of one of the [Kinds]. It returns a policy or a tier, or neither for an object that has no effect or is of another kind.
 func Read(u *unstructured.Unstructured) (*Policy, *Tier) {
-	if read, known := readers()[u.GroupVersionKind().GroupKind()]; known {
+	kind := u.GroupVersionKind().GroupKind()
+	if read, known := readers()[kind]; known {
 		return read(u), nil
+	}
+	if slices.Contains(tierKinds(), kind) {
+		if t, ok := readTier(u); ok {
+			return nil, &t
+		}
 	}
 	return nil, nil
 }

@@ -117,8 +117,21 @@ func (s *Set) RemoveTier(name string) { delete(s.tiers, name) }
 // SetProven says whether an implementation of an API group has proven itself on this cluster, so that what its policies deny counts as denied even though they report nothing.
 func (s *Set) SetProven(group string, proven bool) { s.proven[group] = proven }
 
+// AdminPriorities are the priorities of the policies that are evaluated ahead of every NetworkPolicy in the Network Policy API's admin tier, except for those of the named object, sorted.
+func (s *Set) AdminPriorities(except string) []int32 {
+	var out []int32
+	for _, p := range s.policies {
+		for _, section := range slices.Concat(p.ingress, p.egress) {
+			if section.tier.name == "" && section.tier.order == orderAdmin && p.Ref.Name != except {
+				out = append(out, int32(section.tier.priority))
+			}
+		}
+	}
+	return slices.Compact(slices.Sorted(slices.Values(out)))
+}
+
 func (s *Set) effective(p *Policy) bool {
-	return p.reported || s.proven[p.Ref.Group]
+	return p.reported || s.proven[p.Ref.Group] && !p.refused
 }
 
 func (s *Set) namespaceLabels(name string) map[string]string {
@@ -161,7 +174,7 @@ func (s *Set) buckets(p *Policy) map[string]*bucket {
 
 // namespaces are those that the subject is in, or none if that cannot be said. own is the namespace of the object.
 func (s subject) namespaces(own string) []string {
-	if s.invalid != "" || s.undecided != "" || len(s.parts) == 0 {
+	if s.invalid != "" || len(s.parts) == 0 {
 		if own == "" {
 			return nil
 		}

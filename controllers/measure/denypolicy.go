@@ -18,9 +18,12 @@ import (
 
 // +kubebuilder:rbac:groups=networking.k8s.io,resources=networkpolicies,verbs=get;list;watch;create;update;delete
 
+// DenyPolicyPrefix is what the names of all deny policies begin with.
+const DenyPolicyPrefix = "cofferdam-quarantine-"
+
 // DenyPolicyName is the name of the Incident's deny policy in every target namespace.
 func DenyPolicyName(inc *v1alpha1.Incident) string {
-	return "cofferdam-quarantine-" + string(inc.UID)
+	return DenyPolicyPrefix + string(inc.UID)
 }
 
 // RevisionPolicyName is the name of the policy that quarantines new pods of a revision.

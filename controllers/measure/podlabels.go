@@ -59,33 +59,55 @@ func HeldByOthers(pod *corev1.Pod, incidentUID types.UID) []string {
 }
 
 // Quarantined returns the labels and annotations that the pod has once the Incident holds it. With detach, only quarantine labels remain and
-// the originals are kept in an annotation; what an earlier Incident kept there stays.
+// the originals are kept in an annotation; what an earlier Incident kept there stays. Either way the pod gets the [EvictionAnnotations], and what they
+// replace is kept in another annotation.
+//
+// For a pod that is known to have been held, and has lost its label, see [Repaired].
 func Quarantined(pod *corev1.Pod, incidentUID types.UID, detach bool) (labels, annotations map[string]string, err error) {
-	labels = map[string]string{}
+	annotations = copyOf(pod.Annotations)
+	own := withoutQuarantine(pod.Labels)
+	held := len(own) < len(pod.Labels)
+	if !held && len(own) > 0 {
+		// Nobody holds the pod, so that the annotations are not ours: whoever writes pod templates could have put them there.
+		delete(annotations, v1alpha1.OriginalAnnotation)
+		delete(annotations, v1alpha1.OriginalAnnotationsAnnotation)
+	}
+	if _, kept := annotations[v1alpha1.OriginalAnnotation]; !kept && detach {
+		if err := recordOriginal(pod, annotations, Original{Labels: own, Owner: metav1.GetControllerOf(pod)}); err != nil {
+			return nil, nil, err
+		}
+	}
+	if err := keepFromEviction(pod, annotations, held); err != nil {
+		return nil, nil, err
+	}
+	return heldLabels(pod, incidentUID, detach), annotations, nil
+}
+
+// heldLabels are the labels of a pod that the Incident holds.
+func heldLabels(pod *corev1.Pod, incidentUID types.UID, detached bool) map[string]string {
+	labels := map[string]string{}
 	for k, v := range pod.Labels {
-		if !detach || strings.HasPrefix(k, v1alpha1.QuarantineLabelPrefix) {
+		if !detached || strings.HasPrefix(k, v1alpha1.QuarantineLabelPrefix) {
 			labels[k] = v
 		}
 	}
 	labels[QuarantineLabel(incidentUID)] = v1alpha1.QuarantineLabelValue
-	annotations = maps.Clone(pod.Annotations)
-	own := withoutQuarantine(pod.Labels)
-	if held := len(own) < len(pod.Labels); !held && len(own) > 0 {
-		// Nobody holds the pod, so that the annotation is not ours: whoever writes pod templates could have put it there.
-		delete(annotations, v1alpha1.OriginalAnnotation)
-	}
-	if _, kept := annotations[v1alpha1.OriginalAnnotation]; kept || !detach {
-		return labels, annotations, nil
-	}
-	raw, err := json.Marshal(Original{Labels: own, Owner: metav1.GetControllerOf(pod)})
+	return labels
+}
+
+func recordOriginal(pod *corev1.Pod, annotations map[string]string, o Original) error {
+	raw, err := json.Marshal(o)
 	if err != nil {
-		return nil, nil, fmt.Errorf("recording the labels of Pod %s/%s: %w", pod.Namespace, pod.Name, err)
-	}
-	if annotations == nil {
-		annotations = map[string]string{}
+		return fmt.Errorf("recording the labels of Pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
 	annotations[v1alpha1.OriginalAnnotation] = string(raw)
-	return labels, annotations, nil
+	return nil
+}
+
+func copyOf(in map[string]string) map[string]string {
+	out := map[string]string{}
+	maps.Copy(out, in)
+	return out
 }
 
 // Released returns the labels and annotations that the pod has once the Incident lets go of it. The originals come back only when no other
@@ -98,7 +120,15 @@ func Released(pod *corev1.Pod, incidentUID types.UID) (labels, annotations map[s
 	if err != nil {
 		return nil, nil, err
 	}
-	if original == nil || len(HeldByOthers(pod, incidentUID)) > 0 {
+	replaced, err := replacedAnnotations(pod)
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(HeldByOthers(pod, incidentUID)) > 0 {
+		return labels, annotations, nil
+	}
+	restoreAnnotations(annotations, replaced)
+	if original == nil {
 		return labels, annotations, nil
 	}
 	// Labels that somebody added during quarantine are dropped: the pod gets back exactly what it had.

@@ -81,6 +81,9 @@ func TestQuarantined(t *testing.T) {
 			if got.Annotations["note"] != tc.pod.Annotations["note"] {
 				t.Errorf("annotations = %v, want the pod's own to stay", got.Annotations)
 			}
+			if !keptFromEviction(got) {
+				t.Errorf("annotations = %v, want those that keep the pod from being evicted", got.Annotations)
+			}
 			if diff := cmp.Diff(before, tc.pod); diff != "" {
 				t.Errorf("the pod that was read was changed (-want +got):\n%s", diff)
 			}
@@ -88,8 +91,34 @@ func TestQuarantined(t *testing.T) {
 	}
 }
 
+// keptFromEviction says whether the pod has the annotations by which the Cluster Autoscaler, Karpenter and the Descheduler leave it alone.
+func keptFromEviction(pod *corev1.Pod) bool {
+	return pod.Annotations["cluster-autoscaler.kubernetes.io/safe-to-evict"] == "false" && pod.Annotations["karpenter.sh/do-not-disrupt"] == "true" &&
+		pod.Annotations["descheduler.alpha.kubernetes.io/prefer-no-eviction"] == "true"
+}
+
+// annotated is the pod with annotations of its own under the keys that quarantine uses.
+func annotated(annotations map[string]string) *corev1.Pod {
+	pod := webPod()
+	maps.Copy(pod.Annotations, annotations)
+	return pod
+}
+
 // Whoever releases last gives the pod back exactly what it had, and nobody before does.
 func TestRoundTrips(t *testing.T) {
+	pods := map[string]func() *corev1.Pod{
+		"a pod": webPod,
+		"a pod that may be evicted": func() *corev1.Pod {
+			return annotated(map[string]string{"cluster-autoscaler.kubernetes.io/safe-to-evict": "true", "karpenter.sh/do-not-disrupt": "30m"})
+		},
+		"a pod that was kept already": func() *corev1.Pod { return annotated(EvictionAnnotations()) },
+	}
+	for name, pod := range pods {
+		t.Run(name, func(t *testing.T) { roundTrips(t, pod) })
+	}
+}
+
+func roundTrips(t *testing.T, fresh func() *corev1.Pod) {
 	hold := func(by types.UID, detach bool) act { return act{by: by, detach: detach} }
 	free := func(by types.UID) act { return act{by: by, release: true} }
 	cases := map[string][]act{"one Incident, detached": {hold(first, true), free(first)}, "one Incident, attached": {hold(first, false), free(first)}}
@@ -108,13 +137,13 @@ func TestRoundTrips(t *testing.T) {
 	}
 	for name, acts := range cases {
 		t.Run(name, func(t *testing.T) {
-			pod, expected := webPod(), holding{by: map[types.UID]bool{}}
+			pod, expected := fresh(), holding{by: map[types.UID]bool{}}
 			for _, a := range acts {
 				pod = a.on(t, pod)
 				expected.after(a)
 				expected.check(t, pod)
 			}
-			if diff := cmp.Diff(webPod(), pod); diff != "" {
+			if diff := cmp.Diff(fresh(), pod); diff != "" {
 				t.Errorf("after the last release (-want +got):\n%s", diff)
 			}
 		})
@@ -142,12 +171,16 @@ func (h *holding) check(t *testing.T, pod *corev1.Pod) {
 	if _, has := pod.Labels["app"]; has == h.detached {
 		t.Errorf("labels %v, want the pod's own to be off: %v", pod.Labels, h.detached)
 	}
+	if held := h.by[first] || h.by[second]; held && !keptFromEviction(pod) {
+		t.Errorf("annotations %v, want the pod to be kept from eviction until the last release", pod.Annotations)
+	}
 }
 
 func TestReleasedDropsWhatWasAddedMeanwhile(t *testing.T) {
 	pod := act{by: first, detach: true}.on(t, webPod())
 	pod.Labels["app"] = "smuggled"
 	pod.Labels["more"] = "smuggled"
+	pod.Annotations["karpenter.sh/do-not-disrupt"] = "smuggled"
 	if diff := cmp.Diff(webPod(), act{by: first, release: true}.on(t, pod)); diff != "" {
 		t.Errorf("Released() (-want +got):\n%s", diff)
 	}
@@ -162,6 +195,41 @@ func TestAnAnnotationThatCannotBeReadIsAnError(t *testing.T) {
 	if labels, _, err := Released(pod, first); err == nil {
 		t.Errorf("Released() = %v, want an error: the labels are not known", labels)
 	}
+	pod = act{by: first}.on(t, webPod())
+	pod.Annotations[v1alpha1.OriginalAnnotationsAnnotation] = `["no", "map"]`
+	if _, annotations, err := Released(pod, first); err == nil {
+		t.Errorf("Released() = %v, want an error: the annotations are not known", annotations)
+	}
+}
+
+// A record from outside can put back annotations of quarantine, and no others.
+func TestOnlyAnnotationsOfQuarantineAreRestored(t *testing.T) {
+	cases := map[string]struct{ record, disrupt string }{
+		"more than quarantine replaces": {record: `{"karpenter.sh/do-not-disrupt":"1h","sidecar.example.org/inject":"true"}`, disrupt: "1h"},
+		"nothing":                       {record: `null`},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			pod := act{by: first}.on(t, webPod())
+			pod.Annotations[v1alpha1.OriginalAnnotationsAnnotation] = tc.record
+			want := webPod()
+			if tc.disrupt != "" {
+				want.Annotations["karpenter.sh/do-not-disrupt"] = tc.disrupt
+			}
+			if diff := cmp.Diff(want, act{by: first, release: true}.on(t, pod)); diff != "" {
+				t.Errorf("Released() (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// What was held before there were such annotations has no record of them, and keeps them as they are.
+func TestWithoutARecordAnnotationsStay(t *testing.T) {
+	pod := annotated(EvictionAnnotations())
+	pod.Labels[QuarantineLabel(first)] = "held"
+	if diff := cmp.Diff(annotated(EvictionAnnotations()), act{by: first, release: true}.on(t, pod)); diff != "" {
+		t.Errorf("Released() (-want +got):\n%s", diff)
+	}
 }
 
 // The annotation is believed only from a pod that is held: whoever writes pod templates could put it there beforehand.
@@ -171,12 +239,24 @@ func TestAnAnnotationOnAFreePodIsNotBelieved(t *testing.T) {
 			t.Run(name+map[bool]string{true: ", detached", false: ", attached"}[detach], func(t *testing.T) {
 				pod := webPod()
 				pod.Annotations[v1alpha1.OriginalAnnotation] = forged
+				pod.Annotations[v1alpha1.OriginalAnnotationsAnnotation] = `{"karpenter.sh/do-not-disrupt":"forged"}`
 				back := act{by: first, release: true}.on(t, act{by: first, detach: detach}.on(t, pod))
 				if diff := cmp.Diff(webPod(), back); diff != "" {
 					t.Errorf("after the release (-want +got):\n%s", diff)
 				}
 			})
 		}
+	}
+}
+
+// The record was taken off a pod that is held: the next Incident must not take the annotations of the first one for the pod's own.
+func TestAnnotationsOfQuarantineAreNotRecordedAsOriginals(t *testing.T) {
+	pod := act{by: first}.on(t, webPod())
+	delete(pod.Annotations, v1alpha1.OriginalAnnotationsAnnotation)
+	pod.Annotations["karpenter.sh/do-not-disrupt"] = "5m"
+	pod = act{by: second}.on(t, pod)
+	if diff := cmp.Diff(`{"karpenter.sh/do-not-disrupt":"5m"}`, pod.Annotations[v1alpha1.OriginalAnnotationsAnnotation]); diff != "" {
+		t.Errorf("recorded (-want +got):\n%s", diff)
 	}
 }
 

@@ -129,7 +129,7 @@ func TestThePoliciesIsolate(t *testing.T) {
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			if leaks := isolation.Evaluate(tc.pod, tc.policies, nil); (len(leaks) == 0) != tc.want {
+			if leaks := isolation.Evaluate(tc.pod, isolation.SetOf(tc.policies...), nil, nil); (len(leaks) == 0) != tc.want {
 				t.Errorf("Evaluate() = %v, want isolated: %v", leaks, tc.want)
 			}
 		})

@@ -3,6 +3,7 @@ package admission
 import (
 	"context"
 	"fmt"
+	"maps"
 	"strings"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -35,8 +36,8 @@ var _ = Describe("Compromised revisions", func() {
 		if incident != "" {
 			refusals.Annotations = map[string]string{containmentv1alpha1.IncidentAnnotation: incident}
 		}
-		Expect(admin.Create(ctx, refusals)).To(Succeed())
-		DeferCleanup(func(ctx context.Context) { Expect(admin.Delete(ctx, refusals)).To(Succeed()) })
+		Expect(operator.Create(ctx, refusals)).To(Succeed())
+		DeferCleanup(func(ctx context.Context) { Expect(operator.Delete(ctx, refusals)).To(Succeed()) })
 		return refusals
 	}
 	ownedBy := func(uid string) []metav1.OwnerReference {
@@ -98,7 +99,7 @@ var _ = Describe("Compromised revisions", func() {
 		refusals := refuse(ctx, "shop/miner", "shop/uid-6")
 		Eventually(ctx, func() error { return admin.Create(ctx, podOf(shop, "uid-6"), client.DryRunAll) }).Should(HaveOccurred())
 		refusals.Data = nil
-		Expect(admin.Update(ctx, refusals)).To(Succeed())
+		Expect(operator.Update(ctx, refusals)).To(Succeed())
 		Eventually(ctx, func() error { return admin.Create(ctx, podOf(shop, "uid-6"), client.DryRunAll) }).Should(Succeed())
 	})
 
@@ -125,7 +126,7 @@ var _ = Describe("The NetworkPolicies of an Incident", func() {
 	ours := map[string]string{containmentv1alpha1.IncidentUIDLabel: "11111111-1111-1111-1111-111111111111"}
 
 	It("belong to the operator", func(ctx context.Context) {
-		const label = "the label containment.cofferdam.dev/incident-uid is put on NetworkPolicies by the Cofferdam operator alone"
+		const label = "the label containment.cofferdam.dev/incident-uid is put on objects of kind NetworkPolicy by the Cofferdam operator alone"
 		const message = "this NetworkPolicy is the quarantine of an Incident"
 		Expect(admin.Create(ctx, deny(ours), client.DryRunAll)).To(refusedWith(label))
 		object := deny(ours)
@@ -163,19 +164,28 @@ var _ = Describe("The NetworkPolicies of an Incident", func() {
 		Expect(admin.Update(ctx, object)).To(Succeed())
 		taken := object.DeepCopy()
 		taken.Labels = ours
-		Expect(admin.Update(ctx, taken, client.DryRunAll)).To(refusedWith("is put on NetworkPolicies by the Cofferdam operator alone"))
+		Expect(admin.Update(ctx, taken, client.DryRunAll)).To(refusedWith("is put on objects of kind NetworkPolicy by the Cofferdam operator alone"))
 		Expect(admin.Delete(ctx, object)).To(Succeed())
 	})
 })
 
 var _ = Describe("The marks of quarantine on pods", func() {
 	const labels = "labels under quarantine.cofferdam.dev/ are put on and taken off pods by the Cofferdam operator alone"
+	const ordinary = "this pod is in quarantine, and its labels decide which policies select it"
 	const annotation = "the annotation containment.cofferdam.dev/original keeps what quarantine took from the pod"
+	const keeping = "keep it from being evicted: the Cofferdam operator alone changes them"
+	keepers := map[string]string{
+		"cluster-autoscaler.kubernetes.io/safe-to-evict":         "false",
+		"karpenter.sh/do-not-disrupt":                            "true",
+		"descheduler.alpha.kubernetes.io/prefer-no-eviction":     "true",
+		"cluster-autoscaler.kubernetes.io/some-other-annotation": "true",
+	}
 
 	var held, free *corev1.Pod
 	BeforeEach(func(ctx context.Context) {
-		held = Pod(shop, fresh(), quarantineLabel, containmentv1alpha1.QuarantineLabelValue)
-		held.Annotations = map[string]string{containmentv1alpha1.OriginalAnnotation: "{}"}
+		held = Pod(shop, fresh(), quarantineLabel, containmentv1alpha1.QuarantineLabelValue, "tier", "back")
+		held.Annotations = maps.Clone(keepers)
+		held.Annotations[containmentv1alpha1.OriginalAnnotation] = "{}"
 		Expect(operator.Create(ctx, held)).To(Succeed())
 		free = Pod(shop, fresh(), "app", "web")
 		Expect(admin.Create(ctx, free)).To(Succeed())
@@ -194,8 +204,8 @@ var _ = Describe("The marks of quarantine on pods", func() {
 		}
 		return pod, who.Patch(ctx, pod, change, client.DryRunAll)
 	}
-	marks := func(pod *corev1.Pod) [2]string {
-		return [2]string{pod.Labels[quarantineLabel], pod.Annotations[containmentv1alpha1.OriginalAnnotation]}
+	marks := func(pod *corev1.Pod) [2]map[string]string {
+		return [2]map[string]string{pod.Labels, pod.Annotations}
 	}
 
 	DescribeTable("are written by the operator alone", func(ctx context.Context, pod **corev1.Pod, body, message string) {
@@ -216,9 +226,18 @@ var _ = Describe("The marks of quarantine on pods", func() {
 		Entry("all labels taken off", &held, `{"metadata":{"labels":null}}`, labels),
 		Entry("label changed", &held, `{"metadata":{"labels":{"`+quarantineLabel+`":"not"}}}`, labels),
 		Entry("label put on", &free, `{"metadata":{"labels":{"`+quarantineLabel+`":"held"}}}`, labels),
+		Entry("ordinary label taken off", &held, `{"metadata":{"labels":{"tier":null}}}`, ordinary),
+		Entry("ordinary label changed", &held, `{"metadata":{"labels":{"tier":"front"}}}`, ordinary),
+		Entry("ordinary label put on", &held, `{"metadata":{"labels":{"app":"web"}}}`, ordinary),
 		Entry("annotation taken off", &held, `{"metadata":{"annotations":{"containment.cofferdam.dev/original":null}}}`, annotation),
 		Entry("annotation changed", &held, `{"metadata":{"annotations":{"containment.cofferdam.dev/original":"{\"a\":1}"}}}`, annotation),
 		Entry("annotation put on", &free, `{"metadata":{"annotations":{"containment.cofferdam.dev/original":"{}"}}}`, annotation),
+		Entry("autoscaler's annotation taken off", &held, `{"metadata":{"annotations":{"cluster-autoscaler.kubernetes.io/safe-to-evict":null}}}`, keeping),
+		Entry("autoscaler's annotation changed", &held, `{"metadata":{"annotations":{"cluster-autoscaler.kubernetes.io/safe-to-evict":"true"}}}`, keeping),
+		Entry("Karpenter's annotation taken off", &held, `{"metadata":{"annotations":{"karpenter.sh/do-not-disrupt":null}}}`, keeping),
+		Entry("Karpenter's annotation changed", &held, `{"metadata":{"annotations":{"karpenter.sh/do-not-disrupt":"false"}}}`, keeping),
+		Entry("descheduler's annotation taken off", &held, `{"metadata":{"annotations":{"descheduler.alpha.kubernetes.io/prefer-no-eviction":null}}}`, keeping),
+		Entry("descheduler's annotation changed", &held, `{"metadata":{"annotations":{"descheduler.alpha.kubernetes.io/prefer-no-eviction":""}}}`, keeping),
 	)
 
 	It("are not on a pod that is created", func(ctx context.Context) {
@@ -230,8 +249,14 @@ var _ = Describe("The marks of quarantine on pods", func() {
 	})
 
 	It("leave everything else about the pod to others", func(ctx context.Context) {
+		const owner = `{"metadata":{"ownerReferences":[{"apiVersion":"example.com/v1","kind":"Owner","name":"o","uid":"1","controller":true}]}}`
+		const others = `{"metadata":{"annotations":{"note":"b","cluster-autoscaler.kubernetes.io/some-other-annotation":null},"labels":{"tier":"back"}}}`
+		_, err := patch(ctx, admin, held, others, "")
+		Expect(err).NotTo(HaveOccurred(), "a label that it has already is no change")
+		_, err = patch(ctx, admin, free, `{"metadata":{"labels":{"app":null,"team":"a"},"annotations":{"karpenter.sh/do-not-disrupt":"true"}}}`, "")
+		Expect(err).NotTo(HaveOccurred())
 		for _, pod := range []*corev1.Pod{held, free} {
-			_, err := patch(ctx, admin, pod, `{"metadata":{"labels":{"team":"a"},"annotations":{"note":"b"}}}`, "")
+			_, err = patch(ctx, admin, pod, owner, "")
 			Expect(err).NotTo(HaveOccurred())
 			_, err = patch(ctx, admin, pod, `{"status":{"message":"from the kubelet"}}`, "status")
 			Expect(err).NotTo(HaveOccurred())

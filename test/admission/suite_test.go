@@ -13,6 +13,7 @@ import (
 	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
@@ -43,11 +44,17 @@ var (
 	viewer, responder, approver, author client.Client
 	// lead is a responder in shop and in pay.
 	lead client.Client
+
+	// The tenants may edit everything in shop and in pay, and beyond that whatever the guards could stop (see mayEdit): what is refused to them, the
+	// guards refuse. The examiner and the overrider hold in shop, and only there, the role that they are named after; the overseer
+	// is an overrider everywhere.
+	tenant, examiner, overrider, overseer somebody
 )
 
 func TestAdmission(t *testing.T) {
 	RegisterFailHandler(Fail)
 	SetDefaultEventuallyTimeout(time.Minute) // machines are slow at times
+	EnforceDefaultTimeoutsWhenUsingContexts()
 	log.SetLogger(GinkgoLogr)
 	RunSpecs(t, "Admission")
 }
@@ -69,21 +76,36 @@ var _ = BeforeSuite(func(ctx context.Context) {
 	approver = person(ctx, "approver", "cofferdam-approver", shop)
 	author = person(ctx, "author", "cofferdam-plan-author", shop)
 	lead = person(ctx, "lead", "cofferdam-responder", shop, pay)
+	Expect(admin.Create(ctx, mayEdit)).To(Succeed())
+	tenant = resident(ctx, "tenant", "")
+	examiner = resident(ctx, "examiner", "cofferdam-examiner", shop)
+	overrider = resident(ctx, "overrider", "cofferdam-overrider", shop)
+	overseer = resident(ctx, "overseer", "cofferdam-overrider")
 }, NodeTimeout(5*time.Minute))
 
 // person makes somebody who holds a ClusterRole in namespaces, and waits until the API server knows.
 func person(ctx context.Context, name, role string, namespaces ...string) client.Client {
 	GinkgoHelper()
 	who := as(server.Impersonate(name))
+	bind(ctx, name, role, namespaces...)
 	for _, namespace := range namespaces {
-		Expect(admin.Create(ctx, &rbacv1.RoleBinding{
-			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
-			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role},
-			Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: name}},
-		})).To(Succeed())
 		Eventually(ctx, func() bool { return may(ctx, who, namespace, "get", "recoveryplans", "") }).Should(BeTrue())
 	}
 	return who
+}
+
+// bind gives somebody a ClusterRole in namespaces, or everywhere when none is given.
+func bind(ctx context.Context, name, role string, namespaces ...string) {
+	GinkgoHelper()
+	meta := metav1.ObjectMeta{Name: name + "-" + role}
+	to := rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role}
+	subjects := []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: name}}
+	if len(namespaces) == 0 {
+		Expect(admin.Create(ctx, &rbacv1.ClusterRoleBinding{ObjectMeta: meta, RoleRef: to, Subjects: subjects})).To(Succeed())
+	}
+	for _, meta.Namespace = range namespaces {
+		Expect(admin.Create(ctx, &rbacv1.RoleBinding{ObjectMeta: meta, RoleRef: to, Subjects: subjects})).To(Succeed())
+	}
 }
 
 // may asks whether somebody has a permission.
@@ -103,6 +125,7 @@ func as(config *rest.Config) client.Client {
 	scheme := runtime.NewScheme()
 	Expect(clientgoscheme.AddToScheme(scheme)).To(Succeed())
 	Expect(containmentv1alpha1.AddToScheme(scheme)).To(Succeed())
+	Expect(apiextensionsv1.AddToScheme(scheme)).To(Succeed())
 	who, err := client.New(config, client.Options{Scheme: scheme})
 	Expect(err).NotTo(HaveOccurred())
 	return who

@@ -39,6 +39,7 @@ func Start(ctx context.Context, cfg *rest.Config, opts Options) (*Operator, erro
 	options := ctrl.Options{
 		Scheme:     controllers.NewScheme(),
 		Client:     controllers.ClientOptions(),
+		Cache:      controllers.CacheOptions(),
 		Metrics:    metricsserver.Options{BindAddress: "0"},
 		Controller: controllerConfig(),
 	}
