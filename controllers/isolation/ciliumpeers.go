@@ -167,6 +167,9 @@ func (c ciliumContext) entity(field, name string) ([]ciliumEnd, error) {
 	others := outsidePeers(text)
 	world, hosts := others, others
 	world.sorts, hosts.sorts = outside, nodes
+	if c.action == deny {
+		others = hosts // what else they hold of the outside is so little that it need not be doubted that the rest is allowed
+	}
 	end := func(b box, f fit) ciliumEnd { return ciliumEnd{box: b, field: field, fit: f} }
 	switch name {
 	case "all":

@@ -47,7 +47,7 @@ func keepFromEviction(pod *corev1.Pod, annotations map[string]string, heldBefore
 	if _, recorded := annotations[v1alpha1.OriginalAnnotationsAnnotation]; !recorded {
 		replaced := map[string]string{}
 		for key, ours := range wanted {
-			if value, found := annotations[key]; found && !(heldBefore && value == ours) {
+			if value, found := annotations[key]; found && (value != ours || !heldBefore) {
 				replaced[key] = value
 			}
 		}

@@ -19,10 +19,10 @@ func heldPod(namespace, name string, kept bool, labels map[string]string) HeldPo
 }
 
 // distinct are n pods of a namespace, each with labels of its own.
-func distinct(namespace string, n int, value string) []HeldPod {
+func distinct(namespace string, n int) []HeldPod {
 	var out []HeldPod
 	for i := range n {
-		out = append(out, heldPod(namespace, fmt.Sprintf("p%d", i), false, map[string]string{"n": fmt.Sprintf("%03d%s", i, value)}))
+		out = append(out, heldPod(namespace, fmt.Sprintf("p%d", i), false, map[string]string{"n": fmt.Sprintf("%03d", i)}))
 	}
 	return out
 }
@@ -89,14 +89,14 @@ func TestHeldListIsBounded(t *testing.T) {
 		held []HeldPod
 		want int // lines of the namespace; 0 for the one that stands for all
 	}{
-		"as many sets as are listed": {held: distinct("shop", 64, ""), want: 64},
-		"one set too many":           {held: distinct("shop", 65, "")},
-		"the same set many times":    {held: append(distinct("shop", 1, ""), distinct("shop", 1, "")...), want: 1},
+		"as many sets as are listed": {held: distinct("shop", 64), want: 64},
+		"one set too many":           {held: distinct("shop", 65)},
+		"the same set many times":    {held: append(distinct("shop", 1), distinct("shop", 1)...), want: 1},
 		"few sets, but big ones":     {held: big(3, 100, long)},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			cm := HeldList(incident(), "cofferdam-system", append(tc.held, distinct("bank", 1, "")...), nil)
+			cm := HeldList(incident(), "cofferdam-system", append(tc.held, distinct("bank", 1)...), nil)
 			lines := strings.Split(strings.TrimSuffix(cm.Data[HeldLabelsKey], "\n"), "\n")
 			if lines[0] != "bank ,n=000," {
 				t.Errorf("the other namespace has %q", lines[0])

@@ -184,6 +184,7 @@ func TestEndpointSlicesLeadToThePodsTheyList(t *testing.T) {
 		"address, in podIP only":        {slice: newSlice("s", "", with(address("10.0.0.5"))), pod: victim(func(p *corev1.Pod) { p.Status.PodIPs = nil }), want: byIP},
 		"second address":                {slice: newSlice("s", "", with(address("10.0.0.9", "10.0.0.5"))), want: byIP},
 		"IPv6 address in long form":     {slice: newSlice("s", "", with(address("2001:0db8:0::0005"))), want: "lists the pod's address 2001:db8::5"},
+		"IPv6 address with a zone":      {slice: newSlice("s", "", with(address("2001:db8::5%eth0"))), want: "lists the pod's address 2001:db8::5"},
 		"IPv4 address with zeros":       {slice: newSlice("s", "", with(address("010.000.000.005"))), want: byIP},
 		"IPv4 address within IPv6":      {slice: newSlice("s", "", with(address("::ffff:10.0.0.5"))), want: byIP},
 		"not an address":                {slice: newSlice("s", "", with(address("", "web-0", "10.0.0.5/32")))},

@@ -35,8 +35,11 @@ func addressesOf(pod *corev1.Pod) addresses {
 	return out
 }
 
-// parseAddress reads an address as generously as kube-proxy does, so that no spelling hides one.
+// parseAddress reads an address as generously as kube-proxy does, with zeros in front of numbers too, so that no spelling hides one.
 func parseAddress(text string) (netip.Addr, bool) {
+	if address, err := netip.ParseAddr(text); err == nil {
+		return address.Unmap().WithZone(""), true
+	}
 	address, ok := netip.AddrFromSlice(netutils.ParseIPSloppy(text))
 	return address.Unmap(), ok
 }
