@@ -66,7 +66,8 @@ func (s *scope) closeSteps(ctx context.Context) (waiting string, err error) {
 	if !s.refusalsInForce || measure.Refusals(s.incident, s.OperatorNamespace, s.incident.Status.Revisions, s.policy.Isolation.Replacements) != nil {
 		return "waits until the list of refused revisions is removed", nil
 	}
-	if !s.heldInForce || len(s.heldPods()) > 0 {
+	if !s.heldInForce || s.listed {
+		s.lookAgainAfter(retryChanged)
 		return "waits until the list of what is held is removed", nil
 	}
 	return s.liftQuarantine(ctx)

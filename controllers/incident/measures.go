@@ -112,6 +112,7 @@ func (s *scope) ensureHeld(ctx context.Context) error {
 	}
 	want := measure.HeldList(s.incident, s.OperatorNamespace, held, claims)
 	key := client.ObjectKey{Namespace: s.OperatorNamespace, Name: measure.HeldListName(s.incident)}
+	s.listed = want != nil
 	s.heldInForce, err = s.ensureList(ctx, key, want, "tell admission what is held")
 	return err
 }

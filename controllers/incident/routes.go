@@ -3,6 +3,7 @@ package incident
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -36,8 +37,9 @@ func (s *scope) recordRoutes(ctx context.Context) {
 			objects[p.Namespace] = s.readRoutes(ctx, p.Namespace)
 		}
 		for _, r := range route.To(pod, pod.Labels, *objects[p.Namespace]) {
-			if len(p.Routes) < maxRoutes {
-				p.Routes = append(p.Routes, clip(fmt.Sprintf("%s %s", r.Kind, r.Name), maxRoute))
+			name := clip(fmt.Sprintf("%s %s/%s", r.Kind, r.Namespace, r.Name), maxRoute)
+			if len(p.Routes) < maxRoutes && !slices.Contains(p.Routes, name) {
+				p.Routes = append(p.Routes, name)
 			}
 		}
 	}

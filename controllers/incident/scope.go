@@ -61,6 +61,8 @@ type scope struct {
 	policiesInForce bool
 	// refusalsInForce and heldInForce say that the lists that admission reads are what they should be.
 	refusalsInForce, heldInForce bool
+	// listed says that the list of what is held had something in it when the pass began to act.
+	listed bool
 	// planProblem and planReason say why the recovery plan cannot be executed; closeWait what closing waits for.
 	planReason, planProblem, closeWait string
 	// overflow names what the status cannot hold; Contained is then not claimed.

@@ -135,7 +135,7 @@ func TestCiliumStatus(t *testing.T) {
 		"about this generation":         {status: `{"conditions":[{"type":"Valid","status":"True","observedGeneration":3}]}`},
 		"about another generation":      {status: `{"conditions":[{"type":"Valid","status":"True","observedGeneration":2}]}`, want: notInEffect("its condition Valid is about generation 2 of it, and there is generation 3")},
 		"invalid: an earlier state rules": {conditions: []string{"Valid=False"}, want: []string{
-			"egress to any peer by nothing ? " + refused, "egress to any peer ? " + refused, "ingress from any peer by nothing ? " + refused, "ingress from any peer ? " + refused,
+			ciliumOpenEgress, "egress to any peer ? " + refused, ciliumOpenIngress, "ingress from any peer ? " + refused,
 		}},
 	}
 	for name, tc := range cases {

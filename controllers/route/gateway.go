@@ -73,7 +73,8 @@ func (s *search) addGatewayRoute(obj *unstructured.Unstructured) {
 	}
 }
 
-// mayConcern says whether a route that cannot be read might refer to a Service that leads to the pod: it is in the namespace of one, or a grant lets it refer there.
+// mayConcern says whether a route that cannot be read might refer to a Service that leads to the pod: it is in the namespace of one, or a grant lets it
+// refer there.
 func (s *search) mayConcern(r gatewayRoute) bool {
 	may := func(namespace string) bool {
 		_, ok := s.grant(r, backend{namespace: namespace, kind: anyKind})

@@ -11,7 +11,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// SliceKeys returns keys for an index of EndpointSlices, sorted. One that lists a pod has a key in common with the pod's [PodKeys]; one that has need not list it.
+// SliceKeys returns keys for an index of EndpointSlices, sorted. One that lists a pod has a key in common with the pod's [PodKeys]; one that has need not
+// list it.
 func SliceKeys(slice *discoveryv1.EndpointSlice) []string {
 	if slice == nil || slice.AddressType == discoveryv1.AddressTypeFQDN {
 		return nil

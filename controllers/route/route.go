@@ -118,8 +118,8 @@ func HandMade(pod *corev1.Pod, endpointSlices []*discoveryv1.EndpointSlice, serv
 	return tidy(s.found)
 }
 
-// Summary names the first objects of the routes, at most limit and at least one, and counts the others: "Service web, Ingress shop and 3 more". Objects are named
-// with their namespace if there is more than one. It returns "" if there are no routes.
+// Summary names the first objects of the routes, at most limit and at least one, and counts the others: "Service web, Ingress shop and 3 more". Objects are
+// named with their namespace if there is more than one. It returns "" if there are no routes.
 func Summary(routes []Route, limit int) string {
 	namespaces := map[string]bool{}
 	for _, r := range routes {

@@ -41,9 +41,9 @@ func hasSelector(svc *corev1.Service) bool {
 	return svc.Spec.Type != corev1.ServiceTypeExternalName && len(svc.Spec.Selector) > 0
 }
 
-// readiness says why the Service sends the pod less traffic than its selector suggests. It follows the EndpointSlice controller, which leaves out pods that have
-// ended or have no address, and kube-proxy, which uses pods that terminate only while there are no others (KEP-1669). A pod whose status says nothing at
-// all comes from a manifest, and nothing is known of it.
+// readiness says why the Service sends the pod less traffic than its selector suggests. It follows the EndpointSlice controller, which leaves out pods that
+// have ended or have no address, and kube-proxy, which uses pods that terminate only while there are no others (KEP-1669). A pod whose status says nothing
+// at all comes from a manifest, and nothing is known of it.
 func (s *search) readiness(svc *corev1.Service) string {
 	status := s.pod.Status
 	publish := svc.Spec.PublishNotReadyAddresses

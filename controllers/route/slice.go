@@ -178,7 +178,8 @@ func (s *search) lags(slice *discoveryv1.EndpointSlice) bool {
 	return len(known) > 0 && !slices.ContainsFunc(known, s.selects)
 }
 
-// addServiceOf adds the slice's Service as one that leads to the pod through the slice. A slice that is kept of a Service that selects the pod shows no further way.
+// addServiceOf adds the slice's Service as one that leads to the pod through the slice. Where the slice is kept and the Service selects the pod, that is the
+// same way once more.
 func (s *search) addServiceOf(slice *discoveryv1.EndpointSlice, key types.NamespacedName) {
 	r := Route{Kind: KindService, Namespace: key.Namespace, Name: key.Name, Via: KindEndpointSlice + " " + slice.Name}
 	known := s.services[key]

@@ -17,7 +17,8 @@ const (
 	maxText = 600
 )
 
-// clean makes a text fit for a terminal and for a status: one line of printable characters, at most limit of them. Names that the API server accepts stay as they are.
+// clean makes a text fit for a terminal and for a status: one line of printable characters, at most limit of them. Names that the API server accepts stay
+// as they are.
 func clean(text string, limit int) string {
 	runes := []rune(text)
 	for i, r := range runes {

@@ -3,6 +3,7 @@ package lifecycle
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -45,8 +46,8 @@ func nudge(ctx context.Context, shop *scenario.Shop) {
 	Expect(shop.Admin.Patch(ctx, &blog, client.RawPatch("application/merge-patch+json", []byte(patch)))).To(Succeed())
 }
 
-// servePolicyKind makes the API server serve one foreign kind of network policy.
-func servePolicyKind(ctx context.Context) error {
+// servePolicyKinds makes the API server serve foreign kinds of network policies.
+func servePolicyKinds(ctx context.Context) error {
 	scheme := runtime.NewScheme()
 	if err := apiextensionsv1.AddToScheme(scheme); err != nil {
 		return err
@@ -55,19 +56,38 @@ func servePolicyKind(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := admin.Create(ctx, &apiextensionsv1.CustomResourceDefinition{
-		ObjectMeta: metav1.ObjectMeta{Name: "ciliumnetworkpolicies.cilium.io"},
+	for _, crd := range []*apiextensionsv1.CustomResourceDefinition{
+		policyKind("cilium.io", "v2", "CiliumNetworkPolicy", "ciliumnetworkpolicies", apiextensionsv1.NamespaceScoped),
+		policyKind("policy.networking.k8s.io", "v1alpha2", "ClusterNetworkPolicy", "clusternetworkpolicies", apiextensionsv1.ClusterScoped),
+	} {
+		if err := admin.Create(ctx, crd); err != nil {
+			return err
+		}
+		if _, err := server.Kubectl("wait", "--for=condition=Established", "--timeout=60s", "crd/"+crd.Name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// policyKind is a kind whose objects may say anything: that an API server takes them proves nothing.
+func policyKind(group, version, kind, plural string, scope apiextensionsv1.ResourceScope) *apiextensionsv1.CustomResourceDefinition {
+	crd := &apiextensionsv1.CustomResourceDefinition{
+		ObjectMeta: metav1.ObjectMeta{Name: plural + "." + group},
 		Spec: apiextensionsv1.CustomResourceDefinitionSpec{
-			Group: "cilium.io", Scope: apiextensionsv1.NamespaceScoped,
-			Names: apiextensionsv1.CustomResourceDefinitionNames{Plural: "ciliumnetworkpolicies", Singular: "ciliumnetworkpolicy", Kind: "CiliumNetworkPolicy", ListKind: "CiliumNetworkPolicyList"},
+			Group: group, Scope: scope,
+			Names: apiextensionsv1.CustomResourceDefinitionNames{Plural: plural, Singular: strings.ToLower(kind), Kind: kind, ListKind: kind + "List"},
 			Versions: []apiextensionsv1.CustomResourceDefinitionVersion{{
-				Name: "v2", Served: true, Storage: true,
-				Schema: &apiextensionsv1.CustomResourceValidation{OpenAPIV3Schema: &apiextensionsv1.JSONSchemaProps{Type: "object"}},
+				Name: version, Served: true, Storage: true,
+				Schema: &apiextensionsv1.CustomResourceValidation{OpenAPIV3Schema: &apiextensionsv1.JSONSchemaProps{
+					Type: "object", XPreserveUnknownFields: new(true),
+				}},
+				Subresources: &apiextensionsv1.CustomResourceSubresources{Status: &apiextensionsv1.CustomResourceSubresourceStatus{}},
 			}},
 		},
-	}); err != nil {
-		return err
 	}
-	_, err = server.Kubectl("wait", "--for=condition=Established", "--timeout=60s", "crd/ciliumnetworkpolicies.cilium.io")
-	return err
+	if strings.HasSuffix(group, ".k8s.io") {
+		crd.Annotations = map[string]string{"api-approved.kubernetes.io": "unapproved, for a test"}
+	}
+	return crd
 }

@@ -13,6 +13,7 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -74,7 +75,7 @@ var _ = Describe("How a pod is handled", func() {
 		for _, p := range originals(inc) {
 			Expect(p.Before.Ingress).To(Equal("pods app=blog in this namespace on all ports"))
 			Expect(p.Before.Egress).To(Equal("any peer on all ports"))
-			Expect(p.Routes).To(ContainElement("Service " + scenario.Web))
+			Expect(p.Routes).To(ContainElement("Service " + shop.Namespace + "/" + scenario.Web))
 		}
 	})
 })
@@ -282,5 +283,40 @@ var _ = Describe("A policy that selects a pod whatever its labels", func() {
 
 		closeIncident(ctx, shop, "miner")
 		Expect(read()).To(BeEmpty())
+	})
+})
+
+var _ = Describe("The deny tier", func() {
+	It("case 32: is put ahead of a policy that selects everybody, and counts only once an implementation reports it", func(ctx SpecContext) {
+		shop := openShop(ctx)
+		everybody := scenario.AllowAll(shop.Namespace, "everybody", metav1.LabelSelector{})
+		anyPod := []networkingv1.NetworkPolicyPeer{{NamespaceSelector: &metav1.LabelSelector{}}}
+		everybody.Spec.Ingress[0].From, everybody.Spec.Egress[0].To = anyPod, anyPod
+		Expect(shop.Admin.Create(ctx, everybody)).To(Succeed())
+		inc := declare(ctx, shop, "miner", builder.Targets(builder.Target(v1alpha1.TargetDeployment, "", scenario.Web)))
+		tier := &unstructured.Unstructured{}
+		tier.SetAPIVersion("policy.networking.k8s.io/v1alpha2")
+		tier.SetKind("ClusterNetworkPolicy")
+		inc = await(ctx, shop, "miner", "denied by a tier that nobody has reported", func(inc *v1alpha1.Incident) bool {
+			i := slices.IndexFunc(inc.Status.Measures, func(m v1alpha1.ObjectRef) bool { return m.Kind == tier.GetKind() })
+			if i >= 0 {
+				tier.SetName(inc.Status.Measures[i].Name)
+			}
+			return i >= 0
+		})
+		// Whether the deny is in effect is not known, and so it is not known whether the pods leak.
+		Expect(scenario.Is(v1alpha1.ConditionContained)(inc)).To(BeFalse())
+		Expect(originals(inc)).To(HaveEach(HaveField("Verdict", BeElementOf(v1alpha1.VerdictUnknown, v1alpha1.VerdictLeaking))))
+
+		By("an implementation that reports")
+		Expect(shop.Admin.Get(ctx, client.ObjectKeyFromObject(tier), tier)).To(Succeed())
+		Expect(unstructured.SetNestedSlice(tier.Object, []any{map[string]any{
+			"type": "Accepted", "status": "True", "reason": "Programmed", "observedGeneration": tier.GetGeneration(), "lastTransitionTime": "2026-01-01T00:00:00Z",
+		}}, "status", "conditions")).To(Succeed())
+		Expect(shop.Admin.Status().Update(ctx, tier)).To(Succeed())
+		await(ctx, shop, "miner", "contained", scenario.Is(v1alpha1.ConditionContained))
+
+		closeIncident(ctx, shop, "miner")
+		Expect(shop.Admin.Get(ctx, client.ObjectKeyFromObject(tier), tier)).To(Satisfy(apierrors.IsNotFound))
 	})
 })
