@@ -378,8 +378,7 @@ func (s *scope) quarantinePod(ctx context.Context, p *v1alpha1.PodStatus, pod *c
 		return nil
 	}
 	if p.Handling == v1alpha1.HandlingDetached || p.Handling == v1alpha1.HandlingAttached {
-		s.tampered(ref, "its quarantine label was taken off; it is put back", pod)
-		p.Handling = v1alpha1.HandlingPending
+		return s.holdAgain(ctx, p, pod)
 	}
 	detach, err := s.detaches(ctx, p, pod)
 	if err != nil {
@@ -401,6 +400,12 @@ func (s *scope) quarantinePod(ctx context.Context, p *v1alpha1.PodStatus, pod *c
 	return s.patchPod(ctx, v1alpha1.PlannedAction{Verb: "patch", Object: ref, Detail: detail}, pod, labels, annotations)
 }
 
+// holdAgain puts the quarantine label back on a pod that somebody has taken it off. That the pod is to be quarantined is in the journal already.
+func (s *scope) holdAgain(ctx context.Context, p *v1alpha1.PodStatus, pod *corev1.Pod) error {
+	s.tampered(podRef(p), "its quarantine label was taken off; it is put back", pod)
+	return s.putBack(ctx, p, pod, "put the quarantine label back")
+}
+
 // isDetached says whether quarantine took the pod's labels.
 func isDetached(pod *corev1.Pod) bool {
 	_, kept := pod.Annotations[v1alpha1.OriginalAnnotation]
@@ -414,8 +419,16 @@ func (s *scope) repairPod(ctx context.Context, p *v1alpha1.PodStatus, pod *corev
 	if len(drift) == 0 || s.journal.Intended(v1alpha1.ActionReleasePod, ref) || s.journal.Intended(v1alpha1.ActionDeletePod, ref) || s.closing() {
 		return nil
 	}
+	what := strings.Join(drift, ", ") + "; it is put back"
+	s.tampered(ref, what, pod)
+	return s.putBack(ctx, p, pod, what)
+}
+
+// putBack gives a pod the labels and annotations that it has to have while it is held.
+func (s *scope) putBack(ctx context.Context, p *v1alpha1.PodStatus, pod *corev1.Pod, why string) error {
+	detached := p.Handling == v1alpha1.HandlingDetached
 	var original *measure.Original
-	if detached && !isDetached(pod) {
+	if detached && pod.Annotations[v1alpha1.OriginalAnnotation] == "" {
 		var err error
 		if original, err = s.originalFromEvidence(ctx, p); err != nil {
 			return err
@@ -425,12 +438,10 @@ func (s *scope) repairPod(ctx context.Context, p *v1alpha1.PodStatus, pod *corev
 	if err != nil {
 		return err
 	}
-	what := strings.Join(drift, ", ") + "; it is put back"
-	if lost {
-		what += ", except for the record of its labels, which is lost"
+	if lost && maps.Equal(labels, pod.Labels) && maps.Equal(annotations, pod.Annotations) {
+		return nil // what is lost cannot be put back; the release says so
 	}
-	s.tampered(ref, what, pod)
-	return s.patchPod(ctx, v1alpha1.PlannedAction{Verb: "patch", Object: ref, Detail: what}, pod, labels, annotations)
+	return s.patchPod(ctx, v1alpha1.PlannedAction{Verb: "patch", Object: podRef(p), Detail: why}, pod, labels, annotations)
 }
 
 // originalFromEvidence reads what the pod was from the record that was made before it was changed; nil if there is none.

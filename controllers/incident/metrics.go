@@ -70,7 +70,8 @@ func observeMetrics(inc *v1alpha1.Incident, old, next *v1alpha1.IncidentStatus) 
 		observeLeaks(inc, p)
 	}
 	was, is := apimeta.FindStatusCondition(old.Conditions, v1alpha1.ConditionContained), apimeta.FindStatusCondition(next.Conditions, v1alpha1.ConditionContained)
-	if was != nil && is != nil && was.Status == metav1.ConditionTrue && is.Status != metav1.ConditionTrue && is.Reason != v1alpha1.ReasonLifted {
+	if was != nil && is != nil && was.Status == metav1.ConditionTrue && is.Status != metav1.ConditionTrue &&
+		is.Reason != v1alpha1.ReasonLifted && is.Reason != v1alpha1.ReasonIsolating {
 		revocations.WithLabelValues(is.Reason).Inc()
 	}
 	added := min(int(next.TamperingCount-old.TamperingCount), len(next.Tampering))

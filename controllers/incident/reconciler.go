@@ -12,6 +12,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/utils/clock"
+	"k8s.io/utils/lru"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
@@ -39,6 +40,8 @@ type Reconciler struct {
 	Follower *follow.Follower
 	Index    *isolation.Index
 	Foreign  *foreign.Finder
+	// Seen are changes by others that were counted already.
+	Seen *lru.Cache
 	// OperatorNamespace is where evidence and refusals are kept. No Incident can target it.
 	OperatorNamespace string
 }

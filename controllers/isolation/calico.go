@@ -29,7 +29,7 @@ const (
 	calicoConditionValid = "Valid"
 )
 
-// calicoSpec is the spec of a NetworkPolicy.
+// calicoSpec is the spec of either kind.
 type calicoSpec struct {
 	Tier                   string       `json:"tier"`
 	Order                  *float64     `json:"order"`
@@ -39,17 +39,12 @@ type calicoSpec struct {
 	Ingress                []calicoRule `json:"ingress"`
 	Egress                 []calicoRule `json:"egress"`
 	PerformanceHints       any          `json:"performanceHints"` // never changes what is enforced
-}
 
-// calicoGlobalSpec is the spec of a GlobalNetworkPolicy.
-type calicoGlobalSpec struct {
-	calicoSpec
+	// These are fields of GlobalNetworkPolicies only. With one of the first two a policy applies to host endpoints only; the third is about them.
+	DoNotTrack        bool   `json:"doNotTrack"`
+	PreDNAT           bool   `json:"preDNAT"`
+	ApplyOnForward    bool   `json:"applyOnForward"`
 	NamespaceSelector string `json:"namespaceSelector"`
-	// Policies with one of these fields apply to host endpoints only.
-	DoNotTrack bool `json:"doNotTrack"`
-	PreDNAT    bool `json:"preDNAT"`
-	// ApplyOnForward is about host endpoints.
-	ApplyOnForward bool `json:"applyOnForward"`
 }
 
 // readCalico reads a NetworkPolicy or a GlobalNetworkPolicy of Calico. It returns nil for the staged kinds, which show what a policy would do and enforce nothing. Calico does not report
@@ -61,23 +56,14 @@ func readCalico(u *unstructured.Unstructured) *Policy {
 		return nil
 	}
 	namespaced := ref.Kind == calicoKindNetworkPolicy
-	if namespaced != (ref.Namespace != "") {
-		ref.Namespace = "" // whatever it is, it can then be about every pod
-		return undecidedPolicy(ref, "metadata.namespace", errors.New("it does not go with the kind"))
+	if namespaced != (ref.Namespace != "") || !namespaced && ref.Kind != calicoKindGlobalNetworkPolicy {
+		p := undecidedPolicy(ref, "kind", errors.New("it is not known, or does not go with the namespace"))
+		p.subject.parts = []constraint{nil} // it can be about every pod
+		return p
 	}
-	var spec calicoGlobalSpec
-	var into any = &spec
-	if namespaced {
-		into = &spec.calicoSpec
-	}
-	if field, err := decodeSpec(u, into); err != nil {
+	var spec calicoSpec
+	if field, err := spec.decode(u, namespaced); err != nil {
 		return undecidedPolicy(ref, field, err)
-	}
-	known := func(t string) bool {
-		return strings.EqualFold(t, string(DirectionIngress)) || strings.EqualFold(t, string(DirectionEgress))
-	}
-	if i := slices.IndexFunc(spec.Types, func(t string) bool { return !known(t) }); i >= 0 {
-		return undecidedPolicy(ref, fmt.Sprintf("spec.types[%d]", i), fmt.Errorf("%q is no direction", clip(spec.Types[i])))
 	}
 	p := &Policy{
 		Ref: ref, subject: spec.subject(ref.Namespace),
@@ -89,11 +75,27 @@ func readCalico(u *unstructured.Unstructured) *Policy {
 	r := &calicoReader{namespace: ref.Namespace}
 	for _, d := range Directions() {
 		if spec.governs(d) {
-			p.addSection(d, r.section(d, spec.calicoSpec))
+			p.addSection(d, r.section(d, spec))
 		}
 	}
 	p.refuse(u, r.unreadable)
 	return p
+}
+
+// decode reads the spec of an object. field names what is wrong.
+func (s *calicoSpec) decode(u *unstructured.Unstructured, namespaced bool) (field string, err error) {
+	if field, err := decodeSpec(u, s); err != nil {
+		return field, err
+	}
+	for i, t := range s.Types {
+		if !strings.EqualFold(t, string(DirectionIngress)) && !strings.EqualFold(t, string(DirectionEgress)) {
+			return fmt.Sprintf("spec.types[%d]", i), fmt.Errorf("%q is no direction", clip(t))
+		}
+	}
+	if namespaced && (s.NamespaceSelector != "" || s.DoNotTrack || s.PreDNAT || s.ApplyOnForward) {
+		return "spec", fmt.Errorf("it has a field that only a %s has", calicoKindGlobalNetworkPolicy)
+	}
+	return "", nil
 }
 
 // refuse marks a policy that Calico may not have in effect, though it has others.
@@ -151,7 +153,7 @@ func (s calicoSpec) place() tier {
 }
 
 // subject reads whom the policy applies to.
-func (s calicoGlobalSpec) subject(namespace string) subject {
+func (s calicoSpec) subject(namespace string) subject {
 	to := everyPod()
 	for _, one := range []struct{ field, prefix, text string }{
 		{"spec.selector", "", s.Selector},
@@ -214,6 +216,7 @@ type calicoOwnTier struct {
 func calicoOwnTiers() []calicoOwnTier {
 	return []calicoOwnTier{
 		{order: orderAdmin, first: "adminnetworkpolicy", last: "kube-admin"},
+		{order: orderDefault, first: calicoTierDefault, last: calicoTierDefault},
 		{order: orderBaseline, first: "baselineadminnetworkpolicy", last: "kube-baseline"},
 	}
 }

@@ -173,56 +173,53 @@ func (r *calicoReader) ends(field string, act action, in calicoEntity, within ad
 	case len(addrs) == 0:
 		return nil
 	}
-	byAddress := box{sorts: addressable(act), addrs: addrs, ports: everyPort(), text: in.text(within)}
+	whoever := box{sorts: anySort, addrs: addrs, ports: everyPort(), text: in.text(within)}
+	if act == accept && !addrs.equal(everyAddress) {
+		// Calico compares the addresses of pods too, so that whoever has one is affected, in whatever way other policies see it. Who is let through is said once, though.
+		whoever.sorts = byAddress
+	}
 	if in.Services != nil {
-		return []calicoEnds{{boxes: []box{byAddress}, undecided: field + ".services"}}
+		return []calicoEnds{{boxes: []box{whoever}, undecided: field + ".services"}}
 	}
 	chosen, left, bad := r.selectors(field, in)
 	switch {
 	case bad != "":
 		return r.cannotRead(bad, ReasonInvalidSelector, "endpoints with an invalid selector")
 	case chosen == nil && left == nil:
-		return []calicoEnds{{boxes: []box{byAddress}}}
+		return []calicoEnds{{boxes: []box{whoever}}}
 	}
-	return in.selected(field, chosen, left, byAddress)
+	return in.selected(field, act, chosen, left, addrs)
 }
 
 // selected returns the ends that are chosen, everybody if chosen is nil, and that notSelector leaves, if left is not nil.
 //
 // Beside pods, Calico selects network sets and host endpoints by their labels, even with all(), and turns all of them into addresses. These may be addresses of pods too. Nobody who
 // reads policies only knows them. So it is not certain who else is chosen, and not certain of anybody that notSelector leaves it.
-func (in calicoEntity) selected(field string, chosen, left *alternatives, byAddress box) []calicoEnds {
+func (in calicoEntity) selected(field string, act action, chosen, left *alternatives, addrs addresses) []calicoEnds {
 	const unknown = " (which network sets and host endpoints it selects is not known)"
-	pods, others := everyPod(), calicoEnds{boxes: []box{byAddress}, undecided: in.selecting(field) + unknown}
+	others := box{sorts: anySort, addrs: addrs, ports: everyPort(), text: "addresses of network sets and host endpoints"}
+	if act == accept {
+		others.sorts = byAddress
+	}
+	pods := everyPod()
 	if chosen != nil {
 		pods = *chosen
-		others.boxes[0].text = "addresses of network sets and host endpoints"
 	} else {
-		others.boxes[0].sorts, others.boxes[0].text, others.inexact = noPods, "", true
-	}
-	if left != nil {
-		pods = pods.and(*left)
+		others.sorts, others.text = noPods, ""
 	}
 	ends := calicoEnds{undecided: pods.why}
-	if left != nil && pods.why == "" {
-		ends.undecided, ends.inexact = field+".notSelector"+unknown, true
+	if left != nil {
+		pods = pods.and(*left)
+		ends.undecided, ends.inexact = cmp.Or(pods.why, field+".notSelector"+unknown), pods.why == ""
 	}
 	for _, c := range pods.parts {
-		ends.boxes = append(ends.boxes, box{sorts: anyPod, labels: c, addrs: byAddress.addrs, ports: everyPort()})
+		ends.boxes = append(ends.boxes, box{sorts: anyPod, labels: c, addrs: addrs, ports: everyPort()})
 	}
-	if len(ends.boxes) == 0 {
-		return []calicoEnds{others}
+	out := []calicoEnds{{boxes: []box{others}, undecided: in.selecting(field) + unknown, inexact: chosen == nil}}
+	if len(ends.boxes) > 0 {
+		out = append(out, ends)
 	}
-	return []calicoEnds{ends, others}
-}
-
-// addressable is what addresses stand for. Calico compares the addresses of pods too, so that whoever has one is affected, in whatever way other policies see it. Who is let through
-// is said once, though.
-func addressable(act action) sorts {
-	if act == accept {
-		return byAddress
-	}
-	return anySort
+	return out
 }
 
 // selectors returns the pods that the entity selects, or nil if it does not ask for endpoints, and those that notSelector leaves, or nil without it. In a namespaced policy all of

@@ -180,16 +180,16 @@ func TestCalicoRuleFields(t *testing.T) {
 		"bad net":                                {fields: `{source: {nets: [10.0.0.0/33]}}`, want: unreadableField(ReasonInvalidCIDR, `CIDR ["10.0.0.0/33"] except [] on all ports`, "source.nets")},
 		"bad not net":                            {fields: `{source: {notNets: [x]}}`, want: unreadableField(ReasonInvalidCIDR, `CIDR [] except ["x"] on all ports`, "source.notNets")},
 		"a net with a zone":                      {fields: `{source: {nets: ["fe80::1%eth0"]}}`, want: unreadableField(ReasonInvalidCIDR, `CIDR ["fe80::1%eth0"] except [] on all ports`, "source.nets")},
-		"selector in any namespace":              {fields: `{source: {selector: app == 'web'}}`, want: ruleLines(all3+": all namespaces / pods app=web on all ports", all3+someSets+"selector"+setsOf)},
-		"selector in the policy's namespace":     {fields: `{source: {selector: app == 'web'}}`, namespaced: true, want: ruleLines(all3+": pods app=web in namespace shop on all ports", all3+someSets+"selector"+setsOf)},
-		"all() selects endpoints":                {fields: `{source: {selector: all()}}`, want: ruleLines(all3+": "+everyPodText+" on all ports", all3+someSets+"selector"+setsOf)},
-		"namespaceSelector":                      {fields: `{source: {namespaceSelector: team == 'a'}}`, namespaced: true, want: ruleLines(all3+": namespaces team=a / all pods on all ports", all3+someSets+"namespaceSelector"+setsOf)},
-		"namespaceSelector and selector":         {fields: `{source: {namespaceSelector: projectcalico.org/name == 'x', selector: app == 'web'}}`, namespaced: true, want: ruleLines(all3+": pods app=web in namespace x on all ports", all3+someSets+"selector"+setsOf)},
+		"selector in any namespace":              {fields: `{source: {selector: app == 'web'}}`, want: ruleLines(all3+someSets+"selector"+setsOf, all3+": all namespaces / pods app=web on all ports")},
+		"selector in the policy's namespace":     {fields: `{source: {selector: app == 'web'}}`, namespaced: true, want: ruleLines(all3+someSets+"selector"+setsOf, all3+": pods app=web in namespace shop on all ports")},
+		"all() selects endpoints":                {fields: `{source: {selector: all()}}`, want: ruleLines(all3+someSets+"selector"+setsOf, all3+": "+everyPodText+" on all ports")},
+		"namespaceSelector":                      {fields: `{source: {namespaceSelector: team == 'a'}}`, namespaced: true, want: ruleLines(all3+someSets+"namespaceSelector"+setsOf, all3+": namespaces team=a / all pods on all ports")},
+		"namespaceSelector and selector":         {fields: `{source: {namespaceSelector: projectcalico.org/name == 'x', selector: app == 'web'}}`, namespaced: true, want: ruleLines(all3+someSets+"selector"+setsOf, all3+": pods app=web in namespace x on all ports")},
 		"global() selects no pod":                {fields: `{source: {namespaceSelector: global()}}`, want: ruleLines(all3 + someSets + "namespaceSelector" + setsOf)},
 		"selectors that contradict each other":   {fields: `{source: {selector: "app == 'a' && app == 'b'"}}`, want: ruleLines(all3 + someSets + "selector" + setsOf)},
-		"ServiceAccounts by name":                {fields: `{source: {serviceAccounts: {names: [x, z]}}}`, namespaced: true, want: ruleLines(all3+": all pods with ServiceAccount name in (x,z) in namespace shop on all ports", all3+someSets+"serviceAccounts"+setsOf)},
-		"ServiceAccounts by label":               {fields: `{source: {serviceAccounts: {selector: role == 'x'}}}`, want: ruleLines(all3+": all namespaces / all pods with ServiceAccount role=x on all ports", all3+someSets+"serviceAccounts"+setsOf)},
-		"ServiceAccounts and selector":           {fields: `{source: {selector: has(app), serviceAccounts: {names: [x], selector: role == 'x'}}}`, want: ruleLines(all3+": all namespaces / pods app with ServiceAccount name=x,role=x on all ports", all3+someSets+"selector"+setsOf)},
+		"ServiceAccounts by name":                {fields: `{source: {serviceAccounts: {names: [x, z]}}}`, namespaced: true, want: ruleLines(all3+someSets+"serviceAccounts"+setsOf, all3+": all pods with ServiceAccount name in (x,z) in namespace shop on all ports")},
+		"ServiceAccounts by label":               {fields: `{source: {serviceAccounts: {selector: role == 'x'}}}`, want: ruleLines(all3+someSets+"serviceAccounts"+setsOf, all3+": all namespaces / all pods with ServiceAccount role=x on all ports")},
+		"ServiceAccounts and selector":           {fields: `{source: {selector: has(app), serviceAccounts: {names: [x], selector: role == 'x'}}}`, want: ruleLines(all3+someSets+"selector"+setsOf, all3+": all namespaces / pods app with ServiceAccount name=x,role=x on all ports")},
 		"ServiceAccounts that are not named":     {fields: `{source: {serviceAccounts: {}}}`, namespaced: true, want: ruleLines(all3 + ": " + anyPeerAllPorts)},
 		"ServiceAccount with a quote":            {fields: `{source: {serviceAccounts: {names: ["x' , 'y"]}}}`, want: unreadableField(ReasonInvalidSelector, "endpoints with an invalid selector on all ports", "source.serviceAccounts.names")},
 		"bad selector":                           {fields: `{source: {selector: "app = 'web'"}}`, want: unreadableField(ReasonInvalidSelector, "endpoints with an invalid selector on all ports", "source.selector")},
@@ -197,31 +197,31 @@ func TestCalicoRuleFields(t *testing.T) {
 		"bad selector of ServiceAccounts":        {fields: `{source: {serviceAccounts: {selector: x}}}`, want: unreadableField(ReasonInvalidSelector, "endpoints with an invalid selector on all ports", "source.serviceAccounts.selector")},
 		"bad notSelector":                        {fields: `{source: {notSelector: x}}`, want: unreadableField(ReasonInvalidSelector, "endpoints with an invalid selector on all ports", "source.notSelector")},
 		"global() where it is not allowed":       {fields: `{source: {selector: global()}}`, want: unreadableField(ReasonInvalidSelector, "endpoints with an invalid selector on all ports", "source.selector")},
-		"selector that is not decided":           {fields: `{source: {selector: app contains 'w'}}`, want: ruleLines(all3+": all namespaces / pods app on all ports ?? spec.ingress[0].source.selector (it looks into the value of label app)", all3+someSets+"selector"+setsOf)},
-		"selector and nets":                      {fields: `{source: {selector: app == 'web', nets: [10.0.0.0/8]}}`, want: ruleLines(all3+": all namespaces / pods app=web with an address in 10.0.0.0/8 on all ports", all3+someSets+"selector"+setsOf)},
-		"selector with alternatives is one rule": {fields: `{source: {selector: "app == 'a' || app == 'b'"}}`, want: ruleLines(all3+": all namespaces / pods app=a; all namespaces / pods app=b on all ports", all3+someSets+"selector"+setsOf)},
+		"selector that is not decided":           {fields: `{source: {selector: app contains 'w'}}`, want: ruleLines(all3+someSets+"selector"+setsOf, all3+": all namespaces / pods app on all ports ?? spec.ingress[0].source.selector (it looks into the value of label app)")},
+		"selector and nets":                      {fields: `{source: {selector: app == 'web', nets: [10.0.0.0/8]}}`, want: ruleLines(all3+someSets+"selector"+setsOf, all3+": all namespaces / pods app=web with an address in 10.0.0.0/8 on all ports")},
+		"selector with alternatives is one rule": {fields: `{source: {selector: "app == 'a' || app == 'b'"}}`, want: ruleLines(all3+someSets+"selector"+setsOf, all3+": all namespaces / pods app=a; all namespaces / pods app=b on all ports")},
 		"notSelector leaves who is no endpoint": {
 			fields: `{source: {notSelector: app == 'web'}}`,
-			want: ruleLines("Allow: all namespaces / pods app notin (web) on all ports inexact", "Allow: "+noPod+" on all ports inexact",
-				"Deny,Pass: all namespaces / pods app notin (web) on all ports ?? spec.ingress[0].source.notSelector"+setsOf,
-				"Deny,Pass: "+noPod+" on all ports ?? spec.ingress[0].source.notSelector"+setsOf),
+			want: ruleLines("Allow: "+noPod+" on all ports inexact", "Allow: all namespaces / pods app notin (web) on all ports inexact",
+				"Deny,Pass: "+noPod+" on all ports ?? spec.ingress[0].source.notSelector"+setsOf,
+				"Deny,Pass: all namespaces / pods app notin (web) on all ports ?? spec.ingress[0].source.notSelector"+setsOf),
 		},
 		"notSelector of a namespaced policy stays in its namespace": {
 			fields: `{source: {notSelector: app == 'web'}}`, namespaced: true,
-			want: ruleLines("Allow: pods app notin (web) in namespace shop on all ports inexact",
-				"Deny,Pass: pods app notin (web) in namespace shop on all ports ?? spec.ingress[0].source.notSelector"+setsOf,
-				all3+someSets+"notSelector"+setsOf),
+			want: ruleLines(all3+someSets+"notSelector"+setsOf,
+				"Allow: pods app notin (web) in namespace shop on all ports inexact",
+				"Deny,Pass: pods app notin (web) in namespace shop on all ports ?? spec.ingress[0].source.notSelector"+setsOf),
 		},
 		"notSelector and selector": {
 			fields: `{source: {selector: has(tier), notSelector: app == 'web'}}`,
-			want: ruleLines("Allow: all namespaces / pods app notin (web),tier on all ports inexact",
-				"Deny,Pass: all namespaces / pods app notin (web),tier on all ports ?? spec.ingress[0].source.notSelector"+setsOf,
-				all3+someSets+"selector"+setsOf),
+			want: ruleLines(all3+someSets+"selector"+setsOf,
+				"Allow: all namespaces / pods app notin (web),tier on all ports inexact",
+				"Deny,Pass: all namespaces / pods app notin (web),tier on all ports ?? spec.ingress[0].source.notSelector"+setsOf),
 		},
 		"notSelector that is not decided": {
 			fields: `{source: {notSelector: app contains 'w'}}`,
-			want: ruleLines(all3+": "+everyPodText+" on all ports ?? spec.ingress[0].source.notSelector (it looks into the value of label app)",
-				"Allow: "+noPod+" on all ports inexact", "Deny,Pass: "+noPod+" on all ports ?? spec.ingress[0].source.notSelector"+setsOf),
+			want: ruleLines("Allow: "+noPod+" on all ports inexact", "Deny,Pass: "+noPod+" on all ports ?? spec.ingress[0].source.notSelector"+setsOf,
+				all3+": "+everyPodText+" on all ports ?? spec.ingress[0].source.notSelector (it looks into the value of label app)"),
 		},
 		"notSelector of everything leaves who is no endpoint": {
 			fields: `{source: {notSelector: all()}}`,
@@ -284,11 +284,17 @@ func TestCalicoEgressRules(t *testing.T) {
 
 // Who has one of the addresses is let through as what address blocks see, and denied as whatever other policies see.
 func TestCalicoAddressesArePodsToo(t *testing.T) {
-	want := map[string]sorts{"Allow": byAddress, "Deny": anySort, "Pass": anySort}
-	for act, sorts := range want {
-		p := calicoGlobal(t, "g", fmt.Sprintf("ingress: [{action: %s, source: {nets: [10.0.0.0/8]}}]", act))
-		if got := p.ingress[0].rules[0].peers[0].sorts; got != sorts {
-			t.Errorf("%s is about %b, want %b", act, got, sorts)
+	for fields, want := range map[string]map[string]sorts{
+		"source: {}":                    {"Allow": anySort, "Deny": anySort, "Pass": anySort},
+		"source: {nets: [10.0.0.0/8]}":  {"Allow": byAddress, "Deny": anySort, "Pass": anySort},
+		"source: {selector: global(x)}": {"Allow": anySort, "Deny": anySort, "Pass": anySort},
+		"source: {selector: all()}":     {"Allow": byAddress, "Deny": anySort, "Pass": anySort},
+	} {
+		for act, sorts := range want {
+			p := calicoGlobal(t, "g", fmt.Sprintf("ingress: [{action: %s, %s}]", act, fields))
+			if got := p.ingress[0].rules[0].peers[0].sorts; got != sorts {
+				t.Errorf("%s %s is about %b, want %b", act, fields, got, sorts)
+			}
 		}
 	}
 }

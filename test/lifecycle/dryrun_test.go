@@ -61,15 +61,15 @@ var _ = Describe("A dry run", func() {
 var _ = Describe("A second look without a change", func() {
 	It("writes nothing", func(ctx SpecContext) {
 		shop := openShop(ctx)
-		inc := declare(ctx, shop, "miner")
-		await(ctx, shop, "miner", "contained with evidence", func(inc *v1alpha1.Incident) bool {
+		declare(ctx, shop, "miner")
+		inc := await(ctx, shop, "miner", "contained with evidence", func(inc *v1alpha1.Incident) bool {
 			return scenario.Is(v1alpha1.ConditionReady)(inc)
 		})
 		settle(ctx)
 		before := recorder.Requests(shop.Namespace, string(inc.UID))
 		passes := reconciles()
-		By("touching a pod that has nothing to do with it, which brings a pass")
-		nudge(ctx, shop)
+		By("touching a pod that it holds, which brings a pass")
+		nudge(ctx, shop, originals(inc)[0].Name)
 		Eventually(ctx, reconciles).WithTimeout(scenario.Patience).Should(BeNumerically(">", passes))
 		settle(ctx)
 		Expect(recorder.Requests(shop.Namespace, string(inc.UID))).To(Equal(before))
@@ -135,7 +135,8 @@ func lastPart(r operator.Request) string {
 
 // expected are planned actions in the form of writes. A ConfigMap is created in the operator's namespace, whose path names neither shop nor Incident.
 func expected(planned []v1alpha1.PlannedAction) []string {
-	resource := map[string]string{"NetworkPolicy": "networkpolicies", "Pod": "pods", "Incident": "incidents", "VolumeSnapshot": "volumesnapshots"}
+	resource := map[string]string{"NetworkPolicy": "networkpolicies", "Pod": "pods", "Incident": "incidents", "VolumeSnapshot": "volumesnapshots",
+		"PodDisruptionBudget": "poddisruptionbudgets"}
 	var out []string
 	for _, a := range planned {
 		switch {

@@ -38,12 +38,12 @@ var _ = Describe("A policy of an API that is not evaluated", func() {
 	})
 })
 
-// nudge brings a pass by touching a pod that has nothing to do with the Incident.
-func nudge(ctx context.Context, shop *scenario.Shop) {
+// nudge brings a pass by touching a pod of the Incident.
+func nudge(ctx context.Context, shop *scenario.Shop, name string) {
 	GinkgoHelper()
-	blog := podsOf(ctx, shop, scenario.Clean)[0]
-	patch := fmt.Sprintf(`{"metadata":{"annotations":{"touched":%q}}}`, blog.ResourceVersion)
-	Expect(shop.Admin.Patch(ctx, &blog, client.RawPatch("application/merge-patch+json", []byte(patch)))).To(Succeed())
+	held := pod(ctx, shop, name)
+	patch := fmt.Sprintf(`{"metadata":{"annotations":{"touched":%q}}}`, held.ResourceVersion)
+	Expect(shop.Admin.Patch(ctx, held, client.RawPatch("application/merge-patch+json", []byte(patch)))).To(Succeed())
 }
 
 // servePolicyKinds makes the API server serve foreign kinds of network policies.

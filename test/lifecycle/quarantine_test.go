@@ -212,6 +212,7 @@ var _ = Describe("Tampering", Serial, func() {
 		label := measure.QuarantineLabel(inc.UID)
 		Expect(intruder.Patch(ctx, pod(ctx, shop, held.Name), client.RawPatch(types.MergePatchType, fmt.Appendf(nil, `{"metadata":{"labels":{%q:null}}}`, label)))).To(Succeed())
 		Eventually(ctx, func() map[string]string { return pod(ctx, shop, held.Name).Labels }).WithTimeout(scenario.Patience).Should(HaveKey(label))
+		Expect(pod(ctx, shop, held.Name).Annotations[v1alpha1.OriginalAnnotation]).To(ContainSubstring(`"app":"web"`))
 
 		By("deleting the deny policy")
 		var deny networkingv1.NetworkPolicy
