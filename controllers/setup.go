@@ -18,7 +18,6 @@ import (
 	"k8s.io/client-go/discovery"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/utils/clock"
-	"k8s.io/utils/lru"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -34,9 +33,6 @@ import (
 
 // OperatorNamespace is the namespace that config/default installs into.
 const OperatorNamespace = "cofferdam-system"
-
-// seenChanges is how many changes by others are remembered, so that none is counted twice while it is being repaired.
-const seenChanges = 4096
 
 // Options are what a deployment, or a test, decides.
 type Options struct {
@@ -109,7 +105,7 @@ func Setup(mgr ctrl.Manager, opts Options) error {
 	}
 	incidents := &incident.Reconciler{
 		Client: opts.Client, Live: mgr.GetAPIReader(), Cached: mgr.GetCache(), Recorder: mgr.GetEventRecorder("cofferdam"), Clock: opts.Clock,
-		Follower: follower, Index: index, Seen: lru.New(seenChanges),
+		Follower: follower, Index: index, Tamperings: incident.NewTamperings(),
 		Foreign: &foreign.Finder{Discovery: disco, Clock: opts.Clock}, OperatorNamespace: opts.OperatorNamespace,
 	}
 	follower.Priority = incidents.PriorityOf

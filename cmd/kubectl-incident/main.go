@@ -1,11 +1,20 @@
-// Command kubectl-incident is x.
+// Command kubectl-incident is what responders type. In the PATH, kubectl runs it as "kubectl incident".
 package main
 
 import (
-	"fmt"
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
 
-	"github.com/spf13/cobra"
-	"k8s.io/cli-runtime/pkg/genericclioptions"
+	_ "k8s.io/client-go/plugin/pkg/client/auth"
+
+	"cofferdam.dev/cofferdam/cmd/kubectl-incident/command"
 )
 
-func main() { fmt.Println(genericclioptions.NewConfigFlags(true), &cobra.Command{}) }
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := command.Run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}

@@ -42,7 +42,8 @@ func (s *scope) inForce(ref v1alpha1.ObjectRef, obj client.Object) {
 	case m == nil && len(s.next.Measures) < v1alpha1.MaxMeasures:
 		s.next.Measures = append(s.next.Measures, ref)
 	case m != nil && m.UID != ref.UID:
-		s.tampered(*m, "it was deleted, and an object of the same name was created", obj)
+		// Counts once, whether the operator or somebody else has created the new one.
+		s.tampered(*m, "it was deleted, and an object of the same name was created", nil)
 		m.UID = ref.UID
 	}
 }

@@ -17,6 +17,7 @@ import (
 // publish writes the status once, if it has changed, and announces only what was recorded.
 func (s *scope) publish(ctx context.Context, persisted *v1alpha1.IncidentStatus) error {
 	s.bound()
+	counted := s.countTampering()
 	news := turns(persisted, s.next)
 	s.next.Timeline = extend(s.next.Timeline, news, s.now)
 	if equality.Semantic.DeepEqual(*persisted, *s.next) {
@@ -32,6 +33,7 @@ func (s *scope) publish(ctx context.Context, persisted *v1alpha1.IncidentStatus)
 	if err != nil {
 		return fmt.Errorf("writing the status of Incident %s/%s: %w", s.incident.Namespace, s.incident.Name, err)
 	}
+	s.Tamperings.written(s.incident.UID, counted)
 	observeMetrics(s.incident, persisted, s.next)
 	if s.dryRun() {
 		return nil // an Event is a write too

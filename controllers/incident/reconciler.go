@@ -12,7 +12,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/utils/clock"
-	"k8s.io/utils/lru"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
@@ -37,11 +36,10 @@ type Reconciler struct {
 	Recorder events.EventRecorder
 	Clock    clock.PassiveClock
 	// Follower keeps the Index in step with the cluster; the Index answers what can still reach a pod.
-	Follower *follow.Follower
-	Index    *isolation.Index
-	Foreign  *foreign.Finder
-	// Seen are changes by others that were counted already.
-	Seen *lru.Cache
+	Follower   *follow.Follower
+	Index      *isolation.Index
+	Foreign    *foreign.Finder
+	Tamperings *Tamperings
 	// OperatorNamespace is where evidence and refusals are kept. No Incident can target it.
 	OperatorNamespace string
 }

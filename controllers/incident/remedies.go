@@ -38,7 +38,7 @@ func (s *scope) closeLeaks(ctx context.Context) error {
 	if s.blind != nil || s.closing() {
 		return nil
 	}
-	leaks := s.certainLeaks()
+	leaks := s.openLeaks()
 	if err := s.ensureTier(ctx, leaks); err != nil {
 		return err
 	}
@@ -50,15 +50,14 @@ func (s *scope) closeLeaks(ctx context.Context) error {
 	return nil
 }
 
-// certainLeaks are the leaks of pods that are quarantined and leak all the same.
-func (s *scope) certainLeaks() []isolation.Leak {
+// openLeaks are the leaks of pods that are quarantined and leak all the same, or may do so.
+func (s *scope) openLeaks() []isolation.Leak {
 	var out []isolation.Leak
 	for _, p := range s.next.Pods {
 		quarantined := p.Handling == v1alpha1.HandlingDetached || p.Handling == v1alpha1.HandlingAttached || s.dryRun()
-		if !quarantined || p.Verdict != v1alpha1.VerdictLeaking {
-			continue
+		if quarantined && (p.Verdict == v1alpha1.VerdictLeaking || p.Verdict == v1alpha1.VerdictUnknown) {
+			out = append(out, s.leaks[p.UID]...)
 		}
-		out = append(out, slices.DeleteFunc(slices.Clone(s.leaks[p.UID]), func(l isolation.Leak) bool { return l.Undecided != "" })...)
 	}
 	return out
 }
@@ -149,7 +148,7 @@ func (s *scope) allOpen() []isolation.Exception {
 
 // carvesOut says whether the operator closes the leak by an edit of the policy.
 func (s *scope) carvesOut(l isolation.Leak) bool {
-	return s.policy.Isolation.ConflictingPolicies == v1alpha1.ConflictCarveOut && l.Undecided == "" && len(s.offending([]isolation.Leak{l})) > 0
+	return s.policy.Isolation.ConflictingPolicies == v1alpha1.ConflictCarveOut && len(s.offending([]isolation.Leak{l})) > 0
 }
 
 // offending are the NetworkPolicies of others that the leaks come from.

@@ -239,6 +239,9 @@ func TestWhatARuleAccepts(t *testing.T) {
 		"a good peer next to a bad one": gives(in(appB+`,{}`, `"protocols":[{"tcp":{"destinationPort":{"number":80}}}]`),
 			"ingress from a peer that the API does not have on TCP/80 by x rule 0: InvalidPeer", fromB+"TCP/80 by x rule 0"),
 
+		"a bad peer on a named port of a sidecar": gives(in(`{}`, `"protocols":[{"destinationNamedPort":"metrics"}]`),
+			"ingress from a peer that the API does not have on TCP/9090 (metrics) by x rule 0: InvalidPeer"),
+
 		"a name is for people":           gives(in(appB, `"name":"n"`), fromB+"all ports by x rule 0"),
 		"an action that does not exist":  gives(in(appB, `"action":"Log"`), "ingress from any peer on all ports by x rule 0 ? spec.ingress[0].action of ClusterNetworkPolicy x cannot be decided"),
 		"an ingress rule with to":        gives(in(appB, `"to":[`+teamA+`]`), "ingress from any peer on all ports by x rule 0 ? spec.ingress[0] of ClusterNetworkPolicy x cannot be decided"),

@@ -3,6 +3,7 @@ package isolation
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -124,9 +125,7 @@ func (p ciliumPod) identity() labelSet {
 	if p.team != "" {
 		out["io.cilium.k8s.namespace.labels.team"] = p.team
 	}
-	for key, value := range p.labels {
-		out[key] = value
-	}
+	maps.Copy(out, p.labels)
 	return out
 }
 
@@ -198,26 +197,9 @@ func TestCiliumSelectorsHoldWhatCiliumsHold(t *testing.T) {
 	held, outsiders := 0, 0
 	for range 20_000 {
 		s := randomCiliumSelector(g)
-		bare := withoutSources(s)
-		for _, c := range []ciliumContext{{ciliumReader: ciliumReader{namespace: namespace}}, {ciliumReader: ciliumReader{clusterwide: true}}} {
-			ends, err := c.endpoints("f", &s)
-			if err != nil {
-				t.Fatal(err)
-			}
-			own := !c.clusterwide && !mentions(bare, "io.kubernetes.pod.namespace") && !mentions(bare, "io.cilium.k8s.namespace.labels.")
-			for _, pod := range ciliumWorld() {
-				want := matches(bare, pod.identity()) && (!own || pod.namespace == namespace)
-				if got := holds(ends, pod); got != want {
-					t.Fatalf("%+v holds %+v: %v, want %v", s, pod, got, want)
-				}
-				if want {
-					held++
-				}
-			}
-			foreign := matches(bare, labelSet{}) && !own && (!c.clusterwide || mentions(bare, "io.kubernetes.pod.namespace"))
-			if foreign && !slices.ContainsFunc(ends, func(e ciliumEnd) bool { return e.box.sorts&noPods == noPods }) {
-				t.Fatalf("%+v leaves out ends that are not pods", s)
-			}
+		for _, r := range []ciliumReader{{namespace: namespace}, {clusterwide: true}} {
+			pods, foreign := compareCiliumSelector(t, ciliumContext{ciliumReader: r}, s)
+			held += pods
 			if foreign {
 				outsiders++
 			}
@@ -226,6 +208,31 @@ func TestCiliumSelectorsHoldWhatCiliumsHold(t *testing.T) {
 	if held < 10_000 || outsiders < 1_000 {
 		t.Errorf("the selectors are lopsided: %d pods held, %d times others", held, outsiders)
 	}
+}
+
+// compareCiliumSelector returns how many pods of the small world the selector holds, and whether it holds ends without labels.
+func compareCiliumSelector(t *testing.T, c ciliumContext, s metav1.LabelSelector) (pods int, foreign bool) {
+	t.Helper()
+	ends, err := c.endpoints("f", &s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bare := withoutSources(s)
+	own := !c.clusterwide && !mentions(bare, "io.kubernetes.pod.namespace") && !mentions(bare, "io.cilium.k8s.namespace.labels.")
+	for _, pod := range ciliumWorld() {
+		want := matches(bare, pod.identity()) && (!own || pod.namespace == namespace)
+		if got := holds(ends, pod); got != want {
+			t.Fatalf("%+v holds %+v: %v, want %v", s, pod, got, want)
+		}
+		if want {
+			pods++
+		}
+	}
+	foreign = matches(bare, labelSet{}) && !own && (!c.clusterwide || mentions(bare, "io.kubernetes.pod.namespace"))
+	if foreign && !slices.ContainsFunc(ends, func(e ciliumEnd) bool { return e.box.sorts&noPods == noPods }) {
+		t.Fatalf("%+v leaves out ends that are not pods", s)
+	}
+	return pods, foreign
 }
 
 func holds(ends []ciliumEnd, pod ciliumPod) bool {

@@ -116,6 +116,24 @@ func TestProvenAndRefused(t *testing.T) {
 				addresses,
 			},
 		},
+		"an accept of nodes after a pass on networks": {
+			policies: []*Policy{
+				quarantine(), read(5, ruleOut("Pass", everyNetwork)),
+				readClusterNetworkPolicy(adminObject("ClusterNetworkPolicy", "y", cnpJSON("Admin", 6, ruleOut("Accept", `{"nodes":{}}`)), "Ready=True")),
+			},
+			want: []string{"egress to any node on all ports by y rule 0"},
+		},
+		"domain names, which an implementation may not support": {
+			policies: []*Policy{toPods, anpOf(rule, ruleOut("Allow", `{"domainNames":["example.com"]}`))},
+			want: []string{
+				"egress to domain names example.com on all ports by x rule 1" + may + "an implementation may refuse all of it because of spec.egress[1].to[0]",
+				pods + may + "an implementation may refuse all of it because of spec.egress[1].to[0]",
+			},
+		},
+		"a report against it, and a field that cannot be read": {
+			policies: []*Policy{toPods, readAdminNetworkPolicy(adminObject("AdminNetworkPolicy", "x", anpJSON(5, rule, ruleIn("Deny", `{}`)), "Ready=False"))},
+			want:     []string{pods + may + "its condition Ready is False"},
+		},
 		"an accept of networks": {
 			policies: []*Policy{quarantine(), read(5, ruleOut("Allow", `{"networks":["0.0.0.0/0"]}`))},
 			want:     []string{"egress to CIDR 0.0.0.0/0 on all ports by x rule 0"},

@@ -91,11 +91,11 @@ func TestDriftAndRepair(t *testing.T) {
 				before := annotated(map[string]string{safeToEvict: "true"})
 				pod := act{by: first, detach: detached}.on(t, before)
 				tc.change(pod)
-				want := tc.attached
+				phrases := tc.attached
 				if detached {
-					want = tc.detached
+					phrases = tc.detached
 				}
-				if diff := cmp.Diff(want, Drift(pod, first, detached)); diff != "" {
+				if diff := cmp.Diff(phrases, Drift(pod, first, detached)); diff != "" {
 					t.Errorf("Drift() (-want +got):\n%s", diff)
 				}
 				repaired := repair(t, pod, detached, &Original{Labels: before.Labels, Owner: &before.OwnerReferences[0]})
@@ -105,6 +105,7 @@ func TestDriftAndRepair(t *testing.T) {
 				if !Holds(repaired, first) || !keptFromEviction(repaired) {
 					t.Errorf("after the repair labels %v, annotations %v", repaired.Labels, repaired.Annotations)
 				}
+				checkOriginals(t, before, pod, repaired, detached)
 				if tc.recordLost {
 					delete(before.Annotations, safeToEvict)
 				}
@@ -127,6 +128,25 @@ func repair(t *testing.T, pod *corev1.Pod, detached bool, recovered *Original) *
 	}
 	out.Labels, out.Annotations = labels, annotations
 	return out
+}
+
+// checkOriginals checks that a detached pod carries a record of its labels and owner, and that an attached one carries none and keeps its labels.
+func checkOriginals(t *testing.T, before, tampered, repaired *corev1.Pod, detached bool) {
+	t.Helper()
+	original, err := OriginalOf(repaired)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want *Original
+	if detached {
+		want = &Original{Labels: before.Labels, Owner: &before.OwnerReferences[0]}
+	}
+	if diff := cmp.Diff(want, original); diff != "" {
+		t.Errorf("original (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(withoutQuarantine(tampered.Labels), withoutQuarantine(repaired.Labels)); !detached && diff != "" {
+		t.Errorf("labels of an attached pod (-want +got):\n%s", diff)
+	}
 }
 
 // checkRelease checks that the pod gets back the annotations that quarantine replaced and, if it was detached, its labels.

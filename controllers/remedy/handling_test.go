@@ -80,6 +80,14 @@ func adminDeny(subject map[string]any, direction string, rules ...any) *isolatio
 	return p
 }
 
+// onPort is the policy with its ingress rules for one port.
+func onPort(number int32, np *networkingv1.NetworkPolicy) *networkingv1.NetworkPolicy {
+	for i := range np.Spec.Ingress {
+		np.Spec.Ingress[i].Ports = []networkingv1.NetworkPolicyPort{port("TCP", number)}
+	}
+	return np
+}
+
 // The strip of the labels must not open anything (cases 2 to 6 of the field notes, and what denies only by labels).
 func TestHandlingHeedsWhatTheStripWouldOpen(t *testing.T) {
 	everything := metav1.LabelSelector{}
@@ -121,6 +129,13 @@ func TestHandlingHeedsWhatTheStripWouldOpen(t *testing.T) {
 			policies: []*networkingv1.NetworkPolicy{policyNamed("a", allowIngress(everything))},
 			tier:     adminDeny(map[string]any{"matchLabels": map[string]any{"app": "web"}}, "ingress", denyPods),
 			want:     Decision{Why: "policies allow more to it once its labels are off: ingress from any peer on all ports"},
+		},
+		"a denial by labels hides a part of one policy, and another allows the same in both states": {
+			policies: []*networkingv1.NetworkPolicy{onPort(81, policyNamed("a", allowIngress(everything))), onPort(80, policyNamed("b", allowIngress(everything)))},
+			tier: adminDeny(map[string]any{"matchLabels": map[string]any{"app": "web"}}, "ingress", map[string]any{
+				"action": "Deny", "from": denyPods["from"], "protocols": []any{map[string]any{"tcp": map[string]any{"destinationPort": map[string]any{"number": int64(80)}}}},
+			}),
+			want: Decision{Why: "policies allow more to it once its labels are off: ingress from any peer on TCP/80"},
 		},
 		"a denial whatever the labels hides the same part of it in both states": {
 			policies: []*networkingv1.NetworkPolicy{policyNamed("a", allowIngress(everything))},

@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/rand"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
@@ -46,7 +47,7 @@ var _ = DescribeTable("A crash of the operator between any two writes changes no
 		fmt.Fprintf(GinkgoWriter, "%d crashes, each with the end state of an undisturbed run\n", len(fatal))
 	},
 	Entry("contained, recovered and closed", story{policy: func(*v1alpha1.ContainmentPolicy) {}, tell: recovered, writes: 40}),
-	Entry("a false alarm: replacements refused, two Incidents on one pod, labels given back", story{policy: lenient, tell: falseAlarm, writes: 15}),
+	Entry("a false alarm: replacements refused, a policy of others carved out, two Incidents on one pod, everything given back", story{policy: lenient, tell: falseAlarm, writes: 25}),
 )
 
 // crashEverywhere tells the story once for every gap between two writes, with a crash in that gap. It returns the writes at which the operator died.
@@ -198,14 +199,18 @@ func contained(inc *v1alpha1.Incident) bool {
 	return scenario.Is(v1alpha1.ConditionReady)(inc) && attached == 2
 }
 
-// lenient refuses replacements and gives pods back at the end.
+// lenient refuses replacements, takes pods out of policies that select everybody, and gives everything back at the end.
 func lenient(p *v1alpha1.ContainmentPolicy) {
+	p.Spec.Isolation.ConflictingPolicies = v1alpha1.ConflictCarveOut
 	p.Spec.Isolation.Replacements = v1alpha1.ReplacementRefuse
 	p.Spec.Closing.EvidencePods = v1alpha1.EvidencePodRelease
 }
 
-// falseAlarm contains the web tier, lets a second Incident hold it as well, and closes both.
+// falseAlarm contains the web tier though a policy selects every pod, lets a second Incident hold it as well, and closes both. The cluster serves a deny tier that nobody implements.
 func falseAlarm(ctx context.Context, shop *scenario.Shop) (*v1alpha1.Incident, error) {
+	if err := shop.Admin.Create(ctx, scenario.AllowAll(shop.Namespace, "everybody", metav1.LabelSelector{})); err != nil {
+		return nil, err
+	}
 	target := builder.Targets(builder.Target(v1alpha1.TargetDeployment, "", scenario.Web))
 	ready := scenario.Is(v1alpha1.ConditionReady)
 	for _, name := range []string{"miner", "second"} {

@@ -10,6 +10,8 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
@@ -46,6 +48,8 @@ func describeStatus(inc *v1alpha1.Incident, add func(string, ...any)) {
 			add("pod of %s: %s %s", p.Owner.Name, p.Handling, p.Verdict)
 		}
 	}
+	// Who dies and comes back must not take its own traces for somebody else's.
+	add("%d tampered with, %d measures", inc.Status.TamperingCount, len(inc.Status.Measures))
 	for _, r := range inc.Status.Revisions {
 		add("revision of %s: %s %v", r.Workload.Name, r.State, r.Images)
 	}
@@ -111,8 +115,19 @@ func describePolicies(ctx context.Context, shop *scenario.Shop, inc *v1alpha1.In
 		return err
 	}
 	for _, p := range policies.Items {
-		add("policy of ours %t: %d keys", p.Labels[v1alpha1.IncidentUIDLabel] == string(inc.UID), len(p.Spec.PodSelector.MatchLabels))
+		add("policy of ours %t: %d keys", p.Labels[v1alpha1.IncidentUIDLabel] == string(inc.UID), len(p.Spec.PodSelector.MatchLabels)+len(p.Spec.PodSelector.MatchExpressions))
 	}
+	var budgets policyv1.PodDisruptionBudgetList
+	if err := shop.Admin.List(ctx, &budgets, client.InNamespace(shop.Namespace)); err != nil {
+		return err
+	}
+	tiers := &unstructured.UnstructuredList{}
+	tiers.SetAPIVersion("policy.networking.k8s.io/v1alpha2")
+	tiers.SetKind("ClusterNetworkPolicyList")
+	if err := shop.Admin.List(ctx, tiers, client.MatchingLabels{v1alpha1.IncidentUIDLabel: string(inc.UID)}); err != nil {
+		return err
+	}
+	add("%d budgets, %d deny tiers", len(budgets.Items), len(tiers.Items))
 	return nil
 }
 
@@ -142,6 +157,9 @@ func describeRecords(ctx context.Context, shop *scenario.Shop, inc *v1alpha1.Inc
 		stored[fmt.Sprintf("ConfigMap %s/%s", cm.Namespace, cm.Name)] = true
 		if cm.Labels[v1alpha1.RefusalsLabel] != "" {
 			add("refusals are left")
+		}
+		if cm.Labels[v1alpha1.HeldLabel] != "" {
+			add("a list of what is held is left")
 		}
 	}
 	for _, e := range inc.Status.Evidence {

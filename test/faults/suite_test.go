@@ -25,4 +25,5 @@ var _ = BeforeSuite(func(ctx context.Context) {
 	server, err = cluster.StartInstalled(ctx, "external")
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(func() error { return server.Stop() })
+	Expect(server.Serve(ctx, cluster.ClusterNetworkPolicy)).To(Succeed())
 }, NodeTimeout(5*time.Minute))

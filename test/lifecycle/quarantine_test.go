@@ -217,7 +217,7 @@ var _ = Describe("Tampering", Serial, func() {
 		By("deleting the deny policy")
 		var deny networkingv1.NetworkPolicy
 		Expect(shop.Admin.Get(ctx, client.ObjectKey{Namespace: shop.Namespace, Name: measure.DenyPolicyName(inc)}, &deny)).To(Succeed())
-		Expect(intruder.Delete(ctx, &deny)).To(Succeed())
+		Eventually(ctx, func() error { return intruder.Delete(ctx, &deny) }).WithTimeout(scenario.Patience).Should(Succeed())
 
 		By("taking the record of the labels away")
 		Expect(intruder.Patch(ctx, pod(ctx, shop, held.Name), client.RawPatch(types.MergePatchType,
@@ -312,7 +312,7 @@ var _ = Describe("The deny tier", func() {
 		By("an implementation that reports")
 		Expect(shop.Admin.Get(ctx, client.ObjectKeyFromObject(tier), tier)).To(Succeed())
 		Expect(unstructured.SetNestedSlice(tier.Object, []any{map[string]any{
-			"type": "Accepted", "status": "True", "reason": "Programmed", "observedGeneration": tier.GetGeneration(), "lastTransitionTime": "2026-01-01T00:00:00Z",
+			"type": "Programmed", "status": "True", "reason": "Programmed", "observedGeneration": tier.GetGeneration(), "lastTransitionTime": "2026-01-01T00:00:00Z",
 		}}, "status", "conditions")).To(Succeed())
 		Expect(shop.Admin.Status().Update(ctx, tier)).To(Succeed())
 		await(ctx, shop, "miner", "contained", scenario.Is(v1alpha1.ConditionContained))

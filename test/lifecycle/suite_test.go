@@ -37,7 +37,7 @@ var _ = BeforeSuite(func(ctx context.Context) {
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(func() error { return server.Stop() })
 	// A cluster whose network plugin brings policies of its own, of which there are none yet.
-	Expect(servePolicyKinds(ctx)).To(Succeed())
+	Expect(server.Serve(ctx, cluster.CiliumNetworkPolicy, cluster.ClusterNetworkPolicy)).To(Succeed())
 	running, err := operator.Start(ctx, recorder.Attach(server.OperatorConfig()), operator.Options{})
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(running.Stop)
