@@ -401,6 +401,8 @@ func TestEvaluateExceptions(t *testing.T) {
 		"the same name on the same peer": allows(nil, out(collector, portNamed(tcp, "http")), to(collector, portNamed(tcp, "http"))),
 		"a name within the whole protocol": allows(nil,
 			out(collector, portNamed(tcp, "http")), to(collector, wholeProtocol(tcp))),
+		"a name within all ports that can have one": allows(nil,
+			out(collector, portNamed(tcp, "http")), to(collector, portRange(tcp, 1, 65535))),
 		"a name is not a number": allows(
 			[]Leak{leak("pods app=collector in this namespace", "TCP/http (named)")},
 			out(collector, portNamed(tcp, "http")), to(collector, port(tcp, 80))),

@@ -94,8 +94,13 @@ func (s portSet) whole(protocol corev1.Protocol) bool {
 	return s.numbers[protocol].equal(spans[portNumber]{{0, maxPort}})
 }
 
+// declarable says whether the set holds every port of the protocol that a container can declare, which port 0 is not one of.
+func (s portSet) declarable(protocol corev1.Protocol) bool {
+	return len(spans[portNumber]{{1, maxPort}}.minus(s.numbers[protocol])) == 0
+}
+
 // minus returns the ports of s that are not in other. A port known by name only is in other if other has the same name
-// or all ports of the protocol.
+// or all ports of the protocol that can have one.
 func (s portSet) minus(other portSet) portSet {
 	out := newPortSet()
 	out.labels = s.labels
@@ -105,7 +110,7 @@ func (s portSet) minus(other portSet) portSet {
 		}
 	}
 	for port := range s.named {
-		if !other.named[port] && !other.whole(port.protocol) {
+		if !other.named[port] && !other.declarable(port.protocol) {
 			out.named[port] = true
 		}
 	}

@@ -86,7 +86,7 @@ var _ = Describe("Entering a quarantined pod", func() {
 				refusedWith("Pod "+key(pod)+" is held in quarantine by Incident shop/miner, and "+entry.word+" changes the evidence"),
 				refusedWith("It takes the RBAC verb examine on incidents.containment.cofferdam.dev in namespace shop: see ClusterRole cofferdam-examiner"),
 			))
-			Expect(entry.try(ctx, overrider, pod)).To(refusedWith("It takes the RBAC verb examine"), "another verb does not help")
+			Expect(entry.try(ctx, overseer, pod)).To(refusedWith("It takes the RBAC verb examine"), "other verbs do not help")
 			Expect(entry.try(ctx, examiner, elsewhere)).To(refusedWith("in namespace pay"), "the verb counts where the pod is")
 
 			Expect(entry.try(ctx, examiner, pod)).To(passed())

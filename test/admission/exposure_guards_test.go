@@ -65,7 +65,9 @@ var _ = Describe("NetworkPolicies that select quarantined pods", func() {
 			refusedWith("takes the RBAC verb expose on incidents.containment.cofferdam.dev in namespace shop: see ClusterRole cofferdam-overrider"),
 		))
 		Expect(tenant.Create(ctx, opening(metav1.LabelSelector{}), client.DryRunAll)).To(refusedWith("NetworkPolicy shop/opening-"), "named by the server")
-		Expect(examiner.Create(ctx, policy.DeepCopy(), client.DryRunAll)).To(refusedWith(message), "another verb does not help")
+		for _, other := range []somebody{examiner, destroyer} {
+			Expect(other.Create(ctx, policy.DeepCopy(), client.DryRunAll)).To(refusedWith(message), "another verb does not help")
+		}
 		Expect(overrider.Create(ctx, policy.DeepCopy(), client.DryRunAll)).To(Succeed())
 		Expect(operator.Create(ctx, policy.DeepCopy(), client.DryRunAll)).To(Succeed())
 

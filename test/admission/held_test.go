@@ -60,6 +60,16 @@ var mayEdit = &rbacv1.ClusterRole{
 	},
 }
 
+// holding is a role that holds one of the verbs of the guards.
+func holding(verb string) *rbacv1.ClusterRole {
+	return &rbacv1.ClusterRole{
+		ObjectMeta: metav1.ObjectMeta{Name: "holds-" + verb},
+		Rules: []rbacv1.PolicyRule{{
+			APIGroups: []string{containmentv1alpha1.SchemeGroupVersion.Group}, Resources: []string{"incidents"}, Verbs: []string{"get", verb},
+		}},
+	}
+}
+
 // resident makes somebody who may edit, and holds a role in namespaces (everywhere when none is given), and waits until the API server knows.
 func resident(ctx context.Context, name, role string, namespaces ...string) somebody {
 	GinkgoHelper()

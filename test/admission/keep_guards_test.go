@@ -71,10 +71,14 @@ var _ = Describe("Quarantined pods", func() {
 		Expect(tenant.Delete(ctx, kept.DeepCopy())).To(refused, "in earnest")
 		Expect(evict(ctx, tenant, kept.Name)).To(refused)
 		Expect(tenant.DeleteAllOf(ctx, &corev1.Pod{}, client.InNamespace(shop), client.MatchingLabels{"set": "a"})).To(refused, "as one of many")
-		Expect(gone(ctx, examiner, kept)).To(refused, "another verb does not help")
+		for _, other := range []somebody{examiner, exposer} {
+			Expect(gone(ctx, other, kept)).To(refused, "another verb does not help")
+			Expect(evict(ctx, other, kept.Name)).To(refused, "another verb does not help")
+		}
 		Expect(gone(ctx, overrider, elsewhere)).To(evidence("Pod "+key(elsewhere), pay), "the verb counts where the pod is")
 
 		Expect(gone(ctx, overrider, kept)).To(Succeed())
+		Expect(gone(ctx, destroyer, kept)).To(Succeed())
 		Expect(evict(ctx, overrider, kept.Name)).To(Succeed())
 		Expect(gone(ctx, operator, kept)).To(Succeed())
 		Expect(evict(ctx, user(cluster.OperatorUser, "system:masters"), kept.Name)).To(Succeed())
@@ -155,7 +159,9 @@ var _ = Describe("Quarantined pods", func() {
 		for i, what := range map[int]string{0: "PersistentVolumeClaim " + key(kept), 3: "PersistentVolume " + objects[3].GetName()} {
 			refused := evidence(what, shop)
 			Expect(remove(tenant, objects[i])).To(refused)
-			Expect(remove(examiner, objects[i])).To(refused, "another verb does not help")
+			for _, other := range []somebody{examiner, exposer} {
+				Expect(remove(other, objects[i])).To(refused, "another verb does not help")
+			}
 			Expect(remove(user("system:serviceaccount:kube-system:generic-garbage-collector"), objects[i])).To(refused)
 			Expect(remove(overrider, objects[i])).To(Succeed())
 			Expect(remove(operator, objects[i])).To(Succeed())
@@ -183,11 +189,11 @@ var _ = Describe("A namespace with quarantined pods", func() {
 			refusedWith("Namespace shop holds quarantined pods, the evidence of Incident shop/miner "+notDeleted),
 			refusedWith("takes the RBAC verb destroy on incidents.containment.cofferdam.dev in namespace shop: see ClusterRole cofferdam-overrider"),
 		)
-		for _, who := range []somebody{tenant, examiner, user("system:serviceaccount:kube-system:namespace-controller")} {
+		for _, who := range []somebody{tenant, examiner, exposer, user("system:serviceaccount:kube-system:namespace-controller")} {
 			Expect(who.Delete(ctx, named(shop), client.DryRunAll)).To(refused)
 		}
 		Expect(tenant.Delete(ctx, named(shop))).To(refused, "in earnest")
-		for _, who := range []client.Client{overrider, overseer, operator} {
+		for _, who := range []client.Client{overrider, overseer, destroyer, operator} {
 			Expect(who.Delete(ctx, named(shop), client.DryRunAll)).To(Succeed())
 		}
 		Expect(tenant.Delete(ctx, named(pay), client.DryRunAll)).To(Succeed(), "another one")

@@ -47,8 +47,8 @@ var (
 
 	// The tenants may edit everything in shop and in pay, and beyond that whatever the guards could stop (see mayEdit): what is refused to them, the
 	// guards refuse. The examiner and the overrider hold in shop, and only there, the role that they are named after; the overseer
-	// is an overrider everywhere.
-	tenant, examiner, overrider, overseer somebody
+	// is an overrider everywhere; of the overrider's two verbs, the exposer and the destroyer hold one each, everywhere.
+	tenant, examiner, overrider, overseer, exposer, destroyer somebody
 )
 
 func TestAdmission(t *testing.T) {
@@ -81,6 +81,11 @@ var _ = BeforeSuite(func(ctx context.Context) {
 	examiner = resident(ctx, "examiner", "cofferdam-examiner", shop)
 	overrider = resident(ctx, "overrider", "cofferdam-overrider", shop)
 	overseer = resident(ctx, "overseer", "cofferdam-overrider")
+	for who, verb := range map[*somebody]string{&exposer: "expose", &destroyer: "destroy"} {
+		role := holding(verb)
+		Expect(admin.Create(ctx, role)).To(Succeed())
+		*who = resident(ctx, "only-"+verb, role.Name)
+	}
 }, NodeTimeout(5*time.Minute))
 
 // person makes somebody who holds a ClusterRole in namespaces, and waits until the API server knows.

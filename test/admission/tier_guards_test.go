@@ -133,7 +133,10 @@ var _ = Describe("Policies of network plugins", Ordered, func() {
 				Expect(permitted.Update(ctx, change.DeepCopy(), client.DryRunAll)).To(Succeed())
 				Expect(operator.Update(ctx, change, client.DryRunAll)).To(Succeed())
 			}
-			Expect(examiner.Create(ctx, wanted.DeepCopy(), client.DryRunAll)).To(refused, "another verb does not help")
+			for _, other := range []somebody{examiner, destroyer} {
+				Expect(other.Create(ctx, wanted.DeepCopy(), client.DryRunAll)).To(refused, "another verb does not help")
+			}
+			Expect(exposer.Create(ctx, wanted.DeepCopy(), client.DryRunAll)).To(Succeed())
 			Expect(permitted.Create(ctx, wanted.DeepCopy(), client.DryRunAll)).To(Succeed())
 			Expect(operator.Create(ctx, wanted.DeepCopy(), client.DryRunAll)).To(Succeed())
 			for _, harmless := range []*unstructured.Unstructured{

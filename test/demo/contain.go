@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -133,6 +134,39 @@ func (d *demo) contain(ctx context.Context) error {
 	d.check("the running pods have lost their labels and their owner", d.detached(ctx))
 	d.check("replacements of the compromised revision started quarantined: a deny policy that selects them by their own labels is no younger than they are",
 		d.startedQuarantined(ctx, inc))
+	return d.explained(ctx, db+"-0", exitLeaking, "allow-everything")
+}
+
+// Exit codes of kubectl incident explain.
+const (
+	exitIsolated = 0
+	exitLeaking  = 1
+)
+
+// explained runs kubectl incident explain, which has a view of its own: it reads the cluster as it is, and not what the operator says of it.
+func (d *demo) explained(ctx context.Context, pod string, code int, mentions ...string) error {
+	output, _, err := d.shown(ctx, platformEngineer, "incident", "explain", "pod/"+pod)
+	got := exitIsolated
+	if exit, failed := errors.AsType[*exec.ExitError](err); failed {
+		got, err = exit.ExitCode(), nil
+	}
+	if err != nil {
+		return err
+	}
+	problem := error(nil)
+	if got != code {
+		problem = fmt.Errorf("it exited with %d", got)
+	}
+	for _, m := range mentions {
+		if !strings.Contains(output, m) {
+			problem = errors.Join(problem, fmt.Errorf("it does not mention %s", m))
+		}
+	}
+	claim := fmt.Sprintf("kubectl incident explain finds the same without the operator, names the policy and exits with %d", code)
+	if code == exitIsolated {
+		claim = fmt.Sprintf("kubectl incident explain now finds %s isolated, and exits with %d", pod, code)
+	}
+	d.check(claim, problem)
 	return nil
 }
 
@@ -214,7 +248,7 @@ func (d *demo) narrowAllowWeb(ctx context.Context, inc *v1alpha1.Incident) error
 	say("%s", describe(inc, v1alpha1.ConditionContained))
 	d.check("no NetworkPolicy in force allows anything to or from any pod of the Incident (looked up and evaluated by the demo itself)",
 		d.closedOff(ctx, inc))
-	return nil
+	return d.explained(ctx, db+"-0", exitIsolated)
 }
 
 func judged(inc *v1alpha1.Incident) []v1alpha1.PodStatus {

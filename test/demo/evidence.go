@@ -163,6 +163,12 @@ func (d *demo) tryToUndo(ctx context.Context) error {
 	d.check("deleting the deny policy is refused", err)
 	err = d.refused(ctx, tenant, "the Cofferdam operator alone", "label", "pod", d.evidencePods[0].Name, v1alpha1.QuarantineLabelPrefix+d.uid+"-")
 	d.check("taking the quarantine label off a pod is refused", err)
+	err = d.refused(ctx, tenant, "cofferdam-quarantine-keep", "delete", "pod", d.evidencePods[0].Name)
+	d.check("deleting a quarantined pod is refused", err)
+	err = d.refused(ctx, tenant, "cofferdam-quarantine-access", "exec", d.evidencePods[0].Name, "--", "sh")
+	d.check("entering a quarantined pod is refused", err)
+	err = d.refused(ctx, tenant, "cofferdam-quarantine-exposure", "create", "-f", manifests+"reopen.yaml")
+	d.check("creating a policy that selects quarantined pods and allows something is refused", err)
 	d.check("all of it is still in place", errors.Join(d.detached(ctx), d.closedOff(ctx, inc)))
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -55,13 +56,16 @@ func (d *demo) refused(ctx context.Context, who person, because string, args ...
 }
 
 func (d *demo) run(ctx context.Context, who person, args ...string) (string, error) {
-	args = append([]string{"--kubeconfig", d.server.Kubeconfig, "--namespace", namespace}, args...)
+	// After the name of the command, so that plugins get the flags too.
+	args = append(slices.Clone(args), "--kubeconfig", d.server.Kubeconfig, "--namespace", namespace)
 	if who != platformEngineer {
 		args = append(args, "--as", string(who))
 	}
-	cmd := exec.CommandContext(ctx, filepath.Join(d.server.Root, "bin", "kubectl"), args...)
+	bin := filepath.Join(d.server.Root, "bin")
+	cmd := exec.CommandContext(ctx, filepath.Join(bin, "kubectl"), args...)
 	cmd.Dir = d.server.Root
-	cmd.Env = append(os.Environ(), "KUBECONFIG="+d.server.Kubeconfig, "KUBECACHEDIR="+filepath.Join(d.dir, "cache"))
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+d.server.Kubeconfig, "KUBECACHEDIR="+filepath.Join(d.dir, "cache"),
+		"PATH="+bin+string(os.PathListSeparator)+os.Getenv("PATH"))
 	output, err := cmd.CombinedOutput()
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
