@@ -285,7 +285,8 @@ type Closing struct {
 	RequiredApprovals int32 `json:"requiredApprovals,omitempty"`
 
 	// evidencePods says what closing does to pods that are still quarantined. "Delete" (default) removes them, once their evidence is
-	// settled and no other Incident holds them. "Release" gives them their labels back and lifts the quarantine.
+	// settled and no other Incident holds them. "Release" gives them their labels back and lifts the quarantine; the controller that a pod
+	// came from then takes it up again, and may delete it as one too many.
 	// +optional
 	// +default="Delete"
 	EvidencePods EvidencePodHandling `json:"evidencePods,omitempty"`

@@ -20,7 +20,7 @@ const (
 	ExitUnknown = 2
 )
 
-// PodExplanation is the answer for one pod. Every string in it is one line of printable characters, and is bounded; so are the lists, and counts say what was left out.
+// PodExplanation is the answer for one pod. Every string in it is one line of printable characters, of 2048 at most. Lists have at most 500 items, maps 256; of leaks and policies it is counted what was left out.
 type PodExplanation struct {
 	// APIVersion is [APIVersion], Kind is [Kind].
 	APIVersion string `json:"apiVersion"`

@@ -69,13 +69,15 @@ const placeholder = v1alpha1.QuarantineLabelPrefix + "<Incident UID>"
 
 // remedy is the edit that closes a leak.
 func (q *question) remedy(l isolation.Leak) string {
-	doubt := ""
+	doubt, mayBeDeclared := "", q.mayBeDeclared(l)
 	if l.Undecided != "" {
 		doubt = ", or resolve the doubt"
 	}
 	l.Undecided = ""
 	advice := remedy.Advice(l)
 	switch {
+	case mayBeDeclared:
+		return fmt.Sprintf("nothing, if the Incident declares it; otherwise remove %s", cause(l))
 	case !strings.Contains(advice, placeholder):
 	case len(q.holders) > 0:
 		advice = strings.ReplaceAll(advice, placeholder, measure.QuarantineLabel(types.UID(q.holders[0])))

@@ -157,13 +157,18 @@ func (q *question) leaks() []isolation.Leak {
 	}
 	leaks := isolation.Evaluate(q.pod, q.set, q.exceptions(), q.peers())
 	for i, l := range leaks {
-		uid, written := q.writtenFor[l.Source]
-		if written && l.Undecided == "" && q.IncidentsUnread != "" && slices.Contains(q.holders, uid) && q.incident(uid) == nil {
-			leaks[i].Undecided = fmt.Sprintf("Incident %s, which holds the pod and may declare it as an exception, was not read: %s", uid, q.IncidentsUnread)
+		if l.Undecided == "" && q.mayBeDeclared(l) {
+			leaks[i].Undecided = fmt.Sprintf("Incident %s, which holds the pod and may declare it as an exception, was not read: %s", q.writtenFor[l.Source], q.IncidentsUnread)
 		}
 	}
 	slices.SortStableFunc(leaks, compareLeaks)
 	return leaks
+}
+
+// mayBeDeclared says whether the leak is by a policy of an Incident that holds the pod and was not read.
+func (q *question) mayBeDeclared(l isolation.Leak) bool {
+	uid, written := q.writtenFor[l.Source]
+	return written && q.IncidentsUnread != "" && slices.Contains(q.holders, uid) && q.incident(uid) == nil
 }
 
 // outsidePolicies says that no policy applies to the pod, whatever it selects.

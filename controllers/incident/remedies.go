@@ -35,7 +35,7 @@ func isTier(ref v1alpha1.ObjectRef) bool {
 // closeLeaks does what can be done about policies that select pods whatever their labels: a tier that denies ahead of them, then, where the standing orders allow it, a carve-out. What is left is
 // reported with the edit that closes it.
 func (s *scope) closeLeaks(ctx context.Context) error {
-	if s.blind != nil || s.closing() {
+	if seeing := s.blind == nil; !seeing || s.closing() {
 		return nil
 	}
 	leaks := s.openLeaks()

@@ -423,7 +423,7 @@ func TestRulesInOrder(t *testing.T) {
 func TestAcceptOfUnknownAddressesPermitsNothing(t *testing.T) {
 	for name, peer := range map[string]string{"nodes": `{"nodes":{}}`, "domain names": `{"domainNames":["example.com"]}`} {
 		t.Run(name, func(t *testing.T) {
-			set := NewSet(quarantine(), cnp("x", "Admin", 5, ruleOut("Accept", peer)))
+			set := NewSet(quarantine(), cnp("x", "Admin", 5, ruleOut("Accept", peer), ruleOut("Accept", everyNamespace)))
 			one := Exception{Direction: DirectionEgress, Peer: blockPeer("192.0.2.1/32")}
 			if got := Permitted(stripped(), set, []Exception{one}); len(got) > 0 {
 				t.Errorf("Permitted() = %v, want nothing", got)
@@ -481,6 +481,24 @@ func TestSubject(t *testing.T) {
 	}
 }
 
+// Pods that differ only in where a named port is declared have results of their own.
+func TestIndexTellsPortsOfInitContainersApart(t *testing.T) {
+	x := NewIndex()
+	x.PutPolicy(quarantine())
+	x.PutPolicy(cnp("x", "Admin", 5, withFields(ruleIn("Accept", appB), `"protocols":[{"destinationNamedPort":"metrics"}]`)))
+	list := []corev1.Container{{Name: "c", Ports: []corev1.ContainerPort{{Name: "metrics", ContainerPort: 9090}}}}
+	plain, sidecar := stripped(), stripped()
+	plain.UID, plain.Spec.Containers = "plain", list
+	sidecar.UID, sidecar.Spec.Containers, sidecar.Spec.InitContainers = "sidecar", nil, list
+	for pod, want := range map[*corev1.Pod]string{plain: verdictLeaking, sidecar: verdictUnknown} {
+		x.Hold("incident", pod, nil)
+		leaks, _ := x.Leaks(pod.UID)
+		if got := verdictOf(leaks); got != want {
+			t.Errorf("pod %s: verdict %s, want %s: %v", pod.UID, got, want, leaks)
+		}
+	}
+}
+
 // Whatever an object holds, it can be read, and as long as it is not in effect it closes nothing.
 func FuzzReadAdminObjects(f *testing.F) {
 	for _, seed := range []struct{ kind, spec, status string }{
@@ -518,6 +536,53 @@ func FuzzReadAdminObjects(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Of objects made of good and bad parts: one that is not in effect closes nothing, and one that is leaves nothing open that it would not leave open if it were not.
+func TestOnlyWhatIsInEffectCloses(t *testing.T) {
+	const bad = `{"namespaces":` + badSelector + `}`
+	peers := []string{everyNamespace, everyNamespace, teamA, teamA, appB, appB, everyNetwork, everyNetwork, `{"networks":["10.0.0.0/8"]}`, `{"nodes":{}}`, `{"domainNames":["example.com"]}`, `{}`, bad, `{"networks":["x"]}`}
+	ports := []string{
+		"", "", "", `"protocols":[{"tcp":{"destinationPort":{"number":80}}}]`, `"protocols":[{"udp":{"destinationPort":{"range":{"start":1,"end":9}}}}]`,
+		`"protocols":[{"destinationNamedPort":"http"}]`, `"protocols":[{"destinationNamedPort":"twice"}]`, `"protocols":[{}]`,
+	}
+	pod, closed := subjectPod(), 0
+	for seed := range uint64(2000) {
+		g := newGenerator(seed, false)
+		var rules []string
+		for range g.IntN(5) {
+			direction := pick(g, ruleIn, ruleOut)
+			r := direction(pick(g, "Accept", "Deny", "Deny", "Pass", "Log"), pick(g, peers...))
+			if p := pick(g, ports...); p != "" {
+				r = withFields(r, p)
+			}
+			rules = append(rules, r)
+		}
+		text := cnpJSON(pick(g, "Admin", "Admin", "Admin", "Baseline", "Other"), 5, rules...)
+		read := func(conditions ...string) *Policy {
+			return readClusterNetworkPolicy(adminObject("ClusterNetworkPolicy", "x", text, conditions...))
+		}
+		without := NewSet(allowEverything(), cnp("late", "Admin", 6, ruleOut("Accept", appB)))
+		if g.IntN(2) == 0 {
+			without = NewSet() // so that the baseline has a say
+		}
+		for _, d := range Directions() {
+			before := Reachable(pod, without, d)
+			idle, active := Reachable(pod, without.With(read("Ready=False")), d), Reachable(pod, without.With(read("Ready=True")), d)
+			if before.Exceeds(idle) {
+				t.Fatalf("seed %d: %s: not in effect, and it closes something: %v\n%s", seed, d, idle, text)
+			}
+			if active.Exceeds(idle) {
+				t.Fatalf("seed %d: %s: in effect it opens more than if it may not be: %v, %v\n%s", seed, d, active, idle, text)
+			}
+			if idle.Exceeds(active) {
+				closed++
+			}
+		}
+	}
+	if closed < 250 {
+		t.Errorf("only %d directions were closed by anything", closed)
+	}
 }
 
 // Objects that are made in memory can hold what JSON cannot.

@@ -1,12 +1,65 @@
 package isolation
 
 import (
+	"fmt"
+	"os"
+	"regexp"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
+
+// The 64 adversarial cases of the field notes on network policies, §7. Each has a test whose name begins with "case" and its number; more about a case can be in other files.
+//
+//	1-25, 36, 64     cases_test.go; 15 over time in index_test.go, 19 on Cilium in cilium_test.go, 64 with a cluster in test/lifecycle
+//	26-33, 36        clusternetworkpolicy_test.go; for the older kinds, and 34, adminnetworkpolicy_test.go
+//	35               calico_test.go
+//	37, 63           cilium_test.go
+//	38-41, 61        residual_test.go
+//	42               controllers/route
+//	43-45, 47        test/lifecycle, with a real API server and the controllers that own the pods
+//	46               real-node suite: nothing is flushed or probed by this package
+//	48-53, 58-60, 62 real-node suite: what a data path does with packets, and what a probe makes of it, cannot be seen in objects
+//	54               test/lifecycle for the order of the writes, real-node suite for the packets in between
+//	55, 56           test/lifecycle; that an edit wakes the right pods is in index_test.go
+//	57               test/admission
+
+// caseFiles are the files of that list that pure tests are in.
+func caseFiles() map[string][]int {
+	out := map[string][]int{
+		"cases_test.go":                {36, 64},
+		"index_test.go":                {15},
+		"cilium_test.go":               {19, 37, 63},
+		"calico_test.go":               {35},
+		"residual_test.go":             {38, 39, 40, 41, 61},
+		"../route/route_test.go":       {42},
+		"clusternetworkpolicy_test.go": {36},
+		"adminnetworkpolicy_test.go":   {34},
+	}
+	for n := 1; n <= 25; n++ {
+		out["cases_test.go"] = append(out["cases_test.go"], n)
+	}
+	for n := 26; n <= 33; n++ {
+		out["clusternetworkpolicy_test.go"] = append(out["clusternetworkpolicy_test.go"], n)
+	}
+	return out
+}
+
+func TestEveryPureCaseHasATest(t *testing.T) {
+	for file, numbers := range caseFiles() {
+		source, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range numbers {
+			if !regexp.MustCompile(fmt.Sprintf(`(?i)case (\d+ and )?%d\b`, n)).Match(source) {
+				t.Errorf("%s has no case %d", file, n)
+			}
+		}
+	}
+}
 
 // Policies of no kind in particular, built from the model, for what the rules of evaluation say of all kinds.
 
@@ -28,12 +81,6 @@ func unreported(p *Policy) *Policy {
 
 func ruleOf(a action, ports ports, peers ...box) rule {
 	return rule{action: a, peers: peers, ports: ports}
-}
-
-// labelledPods are pods with a label, of every namespace.
-func labelledPods(key, value string) box {
-	c := constraint{{domain: ofPod, key: key, values: oneOf(value)}}
-	return podPeers(c, describePods(c))
 }
 
 func addressesOf(t *testing.T, cidr string) box {

@@ -81,10 +81,10 @@ func TestCalicoSubject(t *testing.T) {
 		"forwarded traffic is that of pods":   {spec: `{applyOnForward: true}`, want: closed},
 		"hints change nothing":                {spec: `{performanceHints: [AssumeNeededOnEveryNode]}`, want: closed},
 		"only what a pod has for sure":        {spec: `{selector: other contains 'x'}`, want: neither},
-		"a value that is looked into":         {spec: `{selector: app contains 'x'}`, want: both("g", neither, undecided+"spec.selector (it looks into the value of label app)")},
-		"the ServiceAccount by its name":      {spec: `{serviceAccountSelector: projectcalico.org/name == 'web'}`, want: both("g", neither, " ?? whether GlobalNetworkPolicy g applies to the pod depends on the labels of its ServiceAccount, which are not known")},
-		"labels of the ServiceAccount":        {spec: `{serviceAccountSelector: role == 'x'}`, want: both("g", neither, " ?? whether GlobalNetworkPolicy g applies to the pod depends on the labels of its ServiceAccount, which are not known")},
-		"parentheses that do not match":       {namespaced: "other", spec: `{selector: "all()) || (all()"}`, want: both("n", neither, " ?? whether NetworkPolicy other/n applies to the pod cannot be decided: spec.selector: its parentheses do not match")},
+		"a value that is looked into":         {spec: `{selector: app contains 'x'}`, want: bothDoubtful(undecided + "spec.selector (it looks into the value of label app)")},
+		"the ServiceAccount by its name":      {spec: `{serviceAccountSelector: projectcalico.org/name == 'web'}`, want: bothDoubtful(" ?? whether GlobalNetworkPolicy g applies to the pod depends on the labels of its ServiceAccount, which are not known")},
+		"labels of the ServiceAccount":        {spec: `{serviceAccountSelector: role == 'x'}`, want: bothDoubtful(" ?? whether GlobalNetworkPolicy g applies to the pod depends on the labels of its ServiceAccount, which are not known")},
+		"parentheses that do not match":       {namespaced: "other", spec: `{selector: "all()) || (all()"}`, want: bothDoubtful(" ?? whether NetworkPolicy other/n applies to the pod cannot be decided: spec.selector: its parentheses do not match")},
 		"a selector that cannot be read":      {spec: `{selector: "app = 'web'"}`, want: invalidBoth("g")},
 		"a bad namespaceSelector":             {spec: `{namespaceSelector: x}`, want: invalidBoth("g")},
 		"global() does not belong there":      {spec: `{namespaceSelector: global()}`, want: invalidBoth("g")},
@@ -111,10 +111,8 @@ func TestCalicoSubject(t *testing.T) {
 	}
 }
 
-// both are the leaks of a policy that only denies and may not apply.
-func both(_ string, leaks []string, why string) []string {
-	return []string{leaks[0] + why, leaks[1] + why}
-}
+// bothDoubtful are the leaks of a policy that only denies and may not apply.
+func bothDoubtful(why string) []string { return []string{openEgress + why, openIngress + why} }
 
 // invalidBoth are the leaks of a policy that may allow everything, since nobody knows to whom it applies.
 func invalidBoth(name string) []string {
@@ -153,31 +151,26 @@ func TestCalicoTypes(t *testing.T) {
 func TestCalicoPolicyThatCannotBeDecided(t *testing.T) {
 	cases := map[string]struct{ kind, namespace, spec, want string }{
 		"unknown field":         {spec: "{selector: all(), egressGateway: {}}", want: `spec: its field "egressGateway" is not known to this version of Cofferdam`},
-		"unknown field of rule": {spec: "ingress: [{action: Deny, source: {domains: [example.org]}}]", want: `spec: its field "domains" is not known to this version of Cofferdam`},
+		"unknown field of rule": {spec: "{ingress: [{action: Deny, source: {domains: [example.org]}}]}", want: `spec: its field "domains" is not known to this version of Cofferdam`},
 		"field of the other kind": {
 			kind: "NetworkPolicy", namespace: namespace, spec: "{namespaceSelector: all()}", want: `spec: it has a field that only a GlobalNetworkPolicy has`,
 		},
-		"wrong type":             {spec: "selector: [all()]", want: "spec.selector: it has a type that the API does not have"},
-		"unknown direction":      {spec: "types: [Ingress, Forward]", want: `spec.types[1]: "Forward" is no direction`},
-		"no namespace":           {kind: "NetworkPolicy", spec: denyBoth, want: "kind: it is not known, or does not go with the namespace"},
-		"a namespace too many":   {namespace: "other", spec: denyBoth, want: "kind: it is not known, or does not go with the namespace"},
-		"a kind that is unknown": {kind: "SecurityPolicy", namespace: namespace, spec: denyBoth, want: "kind: it is not known, or does not go with the namespace"},
-		"a kind of no namespace": {kind: "Profile", spec: denyBoth, want: "kind: it is not known, or does not go with the namespace"},
-		"no spec":                {spec: "", want: "spec: unexpected end of JSON input"},
+		"wrong type":             {spec: "{selector: [all()]}", want: "spec.selector: it has a type that the API does not have"},
+		"unknown direction":      {spec: "{types: [Ingress, Forward]}", want: `spec.types[1]: "Forward" is no direction`},
+		"no namespace":           {kind: "NetworkPolicy", spec: "{" + denyBoth + "}", want: "kind: it is not known, or does not go with the namespace"},
+		"a namespace too many":   {namespace: "other", spec: "{" + denyBoth + "}", want: "kind: it is not known, or does not go with the namespace"},
+		"a kind that is unknown": {kind: "SecurityPolicy", namespace: namespace, spec: "{" + denyBoth + "}", want: "kind: it is not known, or does not go with the namespace"},
+		"a kind of no namespace": {kind: "Profile", spec: "{" + denyBoth + "}", want: "kind: it is not known, or does not go with the namespace"},
+		"no spec":                {want: "spec: there is none"},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			if tc.kind == "" {
 				tc.kind = "GlobalNetworkPolicy"
 			}
-			text := tc.spec
-			if !strings.HasPrefix(text, "{") {
-				text = "{" + text + "}"
-			}
-			u := calicoObject(t, "projectcalico.org", tc.kind, tc.namespace, "g", text)
+			u := calicoObject(t, "projectcalico.org", tc.kind, tc.namespace, "g", tc.spec)
 			if tc.spec == "" {
 				delete(u.Object, "spec")
-				tc.want = "spec: there is none"
 			}
 			p := readCalico(u)
 			if diff := cmp.Diff(tc.want, p.subject.undecided); diff != "" {

@@ -203,21 +203,37 @@ func smallWorld() []seen {
 	return out
 }
 
+// randomCombination puts two selectors together, or turns one around.
+func randomCombination(g *rand.Rand, depth int, blank func() string) (string, func(labelSet) bool) {
+	left, l := randomSelector(g, depth-1)
+	right, r := randomSelector(g, depth-1)
+	switch g.IntN(4) {
+	case 0:
+		return "!" + blank() + "(" + left + ")", func(s labelSet) bool { return !l(s) }
+	case 1:
+		return "(" + blank() + left + ")" + blank() + "||" + blank() + right, func(s labelSet) bool { return l(s) || r(s) }
+	case 2:
+		return "(" + left + ")" + blank() + "&&" + blank() + "(" + right + ")", func(s labelSet) bool { return l(s) && r(s) }
+	}
+	return left + "||" + right, func(s labelSet) bool { return l(s) || r(s) }
+}
+
+// randomText returns a selector that looks into a label's value.
+func randomText(g *rand.Rand, key, value, quoted string) (string, func(labelSet) bool) {
+	switch g.IntN(3) {
+	case 0:
+		return key + " contains " + quoted, func(s labelSet) bool { v, has := s[key]; return has && strings.Contains(v, value) }
+	case 1:
+		return key + " starts with " + quoted, func(s labelSet) bool { v, has := s[key]; return has && strings.HasPrefix(v, value) }
+	}
+	return key + " ends with " + quoted, func(s labelSet) bool { v, has := s[key]; return has && strings.HasSuffix(v, value) }
+}
+
 // randomSelector returns a selector and what it says of labels. The two are made side by side, so that no reading of the text is needed to know what it means.
 func randomSelector(g *rand.Rand, depth int) (string, func(labelSet) bool) {
 	blank := func() string { return []string{"", " ", "  ", "\t"}[g.IntN(4)] }
 	if depth > 0 && g.IntN(3) > 0 {
-		left, l := randomSelector(g, depth-1)
-		right, r := randomSelector(g, depth-1)
-		switch g.IntN(4) {
-		case 0:
-			return "!" + blank() + "(" + left + ")", func(s labelSet) bool { return !l(s) }
-		case 1:
-			return "(" + blank() + left + ")" + blank() + "||" + blank() + right, func(s labelSet) bool { return l(s) || r(s) }
-		case 2:
-			return "(" + left + ")" + blank() + "&&" + blank() + "(" + right + ")", func(s labelSet) bool { return l(s) && r(s) }
-		}
-		return left + "||" + right, func(s labelSet) bool { return l(s) || r(s) }
+		return randomCombination(g, depth, blank)
 	}
 	keys := []string{
 		"a", "b", "c", "pcns.a", "pcns.b", "pcns.projectcalico.org/name", "pcsa.a", "pcsa.projectcalico.org/name",
@@ -241,13 +257,7 @@ func randomSelector(g *rand.Rand, depth int) (string, func(labelSet) bool) {
 	case 9, 10:
 		return key + " not" + blank() + "in" + set, func(s labelSet) bool { v, has := s[key]; return !has || v != value && v != other }
 	}
-	switch g.IntN(3) {
-	case 0:
-		return key + " contains " + quoted, func(s labelSet) bool { v, has := s[key]; return has && strings.Contains(v, value) }
-	case 1:
-		return key + " starts with " + quoted, func(s labelSet) bool { v, has := s[key]; return has && strings.HasPrefix(v, value) }
-	}
-	return key + " ends with " + quoted, func(s labelSet) bool { v, has := s[key]; return has && strings.HasSuffix(v, value) }
+	return randomText(g, key, value, quoted)
 }
 
 // What is decided is exactly what the expression says of every pod; what is not decided is never less.

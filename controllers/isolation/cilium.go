@@ -260,9 +260,6 @@ func (r ciliumReader) addSections(p *Policy, set ciliumSet, own *subject) error 
 		if err := r.addRules(denied, d, deny, set.path+"."+side.list+"Deny", set.path+"."+side.list+"Deny", side.deny); err != nil {
 			return err
 		}
-		if set.NodeSelector != nil {
-			continue // a node's own network is no pod's
-		}
 		p.addSection(d, allowed)
 		if len(denied.rules) > 0 {
 			p.addSection(d, denied)

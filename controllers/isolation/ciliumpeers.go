@@ -318,24 +318,23 @@ func (c ciliumContext) on(list []ciliumPort, base ciliumOn) []ciliumOn {
 	if len(list) == 0 {
 		return nil
 	}
+	names := slices.ContainsFunc(list, ciliumPort.named)
 	var out []ciliumOn
 	add := func(sure bool, f fit) {
 		one := base
 		one.fit = max(one.fit, f)
-		if !slices.ContainsFunc(list, ciliumPort.named) || c.direction == DirectionEgress {
-			one.ports.set = ciliumPortSet(&corev1.Pod{}, c.direction, list, sure)
-		} else {
+		one.ports.set = ciliumPortSet(&corev1.Pod{}, c.direction, list, sure)
+		if names {
 			one.ports.resolve = func(pod *corev1.Pod) (portSet, error) { return ciliumPortSet(pod, c.direction, list, sure), nil }
 		}
-		if one.ports.resolve != nil || !one.ports.set.empty() {
-			out = append(out, one)
-		}
+		out = append(out, one)
 	}
-	byName := c.action == deny && slices.ContainsFunc(list, ciliumPort.named)
-	add(byName, fitExact)
-	if byName {
+	if names && c.action == deny {
+		add(true, fitExact)
 		add(false, fitUnknown)
+		return out
 	}
+	add(false, fitExact)
 	return out
 }
 

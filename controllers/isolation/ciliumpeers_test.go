@@ -209,6 +209,7 @@ func TestCiliumEntities(t *testing.T) {
 		"by a reserved label of pods":   {rule: `"*Endpoints":[{"matchLabels":{"reserved:init":""}}]`, allowed: []string{"egress to all namespaces / all pods by 0"}, left: everybodyLeft},
 		"by the lack of one":            {rule: `"*Endpoints":[{"matchExpressions":[{"key":"reserved:host","operator":"DoesNotExist"}]}]`, allowed: everybodyMaybe("[0].toEndpoints[0]"), left: leftMaybe("[0].toEndpoints[0]")},
 		"by one with a value":           {rule: `"*Endpoints":[{"matchLabels":{"reserved:host":"x"}}]`, allowed: everybodyMaybe("[0].toEndpoints[0]"), left: leftMaybe("[0].toEndpoints[0]")},
+		"by any value but one":          {rule: `"*Endpoints":[{"matchExpressions":[{"key":"reserved:host","operator":"NotIn","values":["x"]}]}]`, allowed: everybodyMaybe("[0].toEndpoints[0]"), left: leftMaybe("[0].toEndpoints[0]")},
 		"by one and another label":      {rule: `"*Endpoints":[{"matchLabels":{"reserved:host":"","a":"b"}}]`, allowed: everybodyMaybe("[0].toEndpoints[0]"), left: leftMaybe("[0].toEndpoints[0]")},
 		"by one that is no entity":      {rule: `"*Endpoints":[{"matchLabels":{"reserved:all":""}}]`, allowed: everybodyMaybe("[0].toEndpoints[0]"), left: leftMaybe("[0].toEndpoints[0]")},
 		"by one that Cilium never gave": {rule: `"*Endpoints":[{"matchLabels":{"reserved:moon":""}}]`, allowed: everybodyMaybe("[0].toEndpoints[0]"), left: leftMaybe("[0].toEndpoints[0]")},
@@ -273,6 +274,11 @@ func TestCiliumPorts(t *testing.T) {
 		"one element is narrowed": {
 			rule: to(`{"ports":[{"port":"80","protocol":"TCP"}],"rules":{}},{"ports":[{"port":"0","protocol":"UDP"}]}`), allowed: []string{"egress to any peer on TCP/80 by 0", "egress to any peer on all UDP ports by 0"},
 			left: on("all TCP ports, all SCTP ports"),
+		},
+		"one element is narrowed, and nobody knows who the peers are": {
+			rule:    `"authentication":{"mode":"required"},` + to(`{"ports":[{"port":"80","protocol":"TCP"}],"rules":{}},{"ports":[{"port":"0","protocol":"UDP"}]}`),
+			allowed: []string{"egress to any peer on TCP/80 by 0 ? spec.egress[0].authentication", "egress to any peer on all UDP ports by 0 ? spec.egress[0].authentication"},
+			left:    everybodyLeft,
 		},
 		"peers and ports": {
 			rule: `"*Entities":["world"],` + ports(`{"port":"80","protocol":"TCP"}`), allowed: []string{"egress to entity world on TCP/80 by 0"},

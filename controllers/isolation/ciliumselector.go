@@ -175,7 +175,7 @@ func (r *ciliumReader) subject(set ciliumSet) (subject, error) {
 		return subject{}, refuse(set.path+".nodeSelector", "only a %s can have it", kindCiliumClusterwide)
 	case set.NodeSelector != nil:
 		_, err := readCiliumSelector(set.path+".nodeSelector", set.NodeSelector)
-		return subject{}, err
+		return subject{}, err // a node's own network is no pod's
 	}
 	l, err := readCiliumSelector(field, set.EndpointSelector)
 	if err != nil {

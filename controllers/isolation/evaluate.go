@@ -162,7 +162,7 @@ func (e *evaluation) apply(p *Policy, s *section) (applied, bool) {
 func (e *evaluation) selected(s subject, certainly bool) bool {
 	namespace := e.set.namespaceLabels(e.pod.Namespace)
 	return slices.ContainsFunc(s.parts, func(c constraint) bool {
-		return c.matches(namespace, e.pod.Labels, e.pod.Spec.ServiceAccountName) && !(certainly && c.asksAccountLabels())
+		return c.matches(namespace, e.pod.Labels, e.pod.Spec.ServiceAccountName) && (!certainly || !c.asksAccountLabels())
 	})
 }
 

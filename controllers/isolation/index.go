@@ -388,9 +388,13 @@ func signature(pod *corev1.Pod, exceptions []Exception) string {
 	for _, key := range slices.Sorted(maps.Keys(pod.Labels)) {
 		fmt.Fprintf(&b, " %q=%q", key, pod.Labels[key])
 	}
-	for _, p := range declaredPorts(pod) {
+	regular := 0 // some kinds of policies tell the ports of init containers apart
+	for _, c := range pod.Spec.Containers {
+		regular += len(c.Ports)
+	}
+	for i, p := range declaredPorts(pod) {
 		if p.Name != "" {
-			fmt.Fprintf(&b, " %q:%d/%s", p.Name, p.ContainerPort, p.Protocol)
+			fmt.Fprintf(&b, " %q:%d/%s %t", p.Name, p.ContainerPort, p.Protocol, i < regular)
 		}
 	}
 	for _, e := range exceptions {

@@ -31,13 +31,10 @@ func fleet(pods, policies int) *Index {
 	return x
 }
 
-func (x *Index) askAll() (leaking int) {
+func (x *Index) askAll() {
 	for uid := range x.held {
-		if leaks, _ := x.Leaks(uid); len(leaks) > 0 {
-			leaking++
-		}
+		x.Leaks(uid)
 	}
-	return leaking
 }
 
 // BenchmarkOneEdit is one edit of a policy among 2,000 while 5,000 pods are held, with every verdict asked for again. "narrow" selects one pod, "namespace" the 100 pods of its namespace, "every" all

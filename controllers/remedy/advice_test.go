@@ -125,6 +125,9 @@ func TestAdviceIsBounded(t *testing.T) {
 			if named := fmt.Sprintf("of %s", l.Source); length < 180 && !strings.Contains(text, named) {
 				t.Fatalf("the object is not named: %s", text)
 			}
+			if l.Undecided == "" && length < 150 && strings.HasSuffix(text, "…") {
+				t.Fatalf("an alternative that does not fit is begun: %s", text)
+			}
 		}
 	}
 }

@@ -97,6 +97,18 @@ func TestCarveOutAndRestore(t *testing.T) {
 	}
 }
 
+// A list that was not there before is taken out as well.
+func TestRestoreLeavesNoEmptyList(t *testing.T) {
+	np := leaky(oursOut)
+	np.ResourceVersion = "7"
+	patch, _ := Restore(np, first)
+	want := `[{"op":"test","path":"/metadata/uid","value":"uid-leaky"},{"op":"test","path":"/metadata/resourceVersion","value":"7"},` +
+		`{"op":"remove","path":"/spec/podSelector/matchExpressions"}]`
+	if diff := cmp.Diff(want, string(patch)); diff != "" {
+		t.Errorf("Restore() (-want +got):\n%s", diff)
+	}
+}
+
 // notOf is a requirement about the same label that takes nobody out.
 func notOf(r metav1.LabelSelectorRequirement) metav1.LabelSelectorRequirement {
 	return metav1.LabelSelectorRequirement{Key: r.Key, Operator: metav1.LabelSelectorOpNotIn, Values: []string{"x"}}

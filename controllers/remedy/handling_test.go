@@ -67,11 +67,11 @@ func TestHandlingHeedsAdopters(t *testing.T) {
 }
 
 // adminDeny is a policy ahead of NetworkPolicies that denies pods of the labels something, and is in effect.
-func adminDeny(subject map[string]any, direction string, rules ...any) *isolation.Policy {
+func adminDeny(subject map[string]any, ingress ...any) *isolation.Policy {
 	u := &unstructured.Unstructured{Object: map[string]any{
 		"apiVersion": "policy.networking.k8s.io/v1alpha2", "kind": "ClusterNetworkPolicy", "metadata": map[string]any{"name": "guardrail", "generation": int64(1)},
 		"spec": map[string]any{
-			"tier": "Admin", "priority": int64(10), direction: rules,
+			"tier": "Admin", "priority": int64(10), "ingress": ingress,
 			"subject": map[string]any{"pods": map[string]any{"namespaceSelector": map[string]any{}, "podSelector": subject}},
 		},
 		"status": map[string]any{"conditions": []any{map[string]any{"type": "Ready", "status": "True", "observedGeneration": int64(1)}}},
@@ -122,24 +122,24 @@ func TestHandlingHeedsWhatTheStripWouldOpen(t *testing.T) {
 		},
 		"a denial by labels hides a policy that selects every pod": {
 			policies: []*networkingv1.NetworkPolicy{policyNamed("a", allowIngress(everything, everyPod()))},
-			tier:     adminDeny(map[string]any{"matchLabels": map[string]any{"app": "web"}}, "ingress", denyPods),
+			tier:     adminDeny(map[string]any{"matchLabels": map[string]any{"app": "web"}}, denyPods),
 			want:     Decision{Why: onlyOnceOff + "ingress from all namespaces / all pods on all ports"},
 		},
 		"a denial by labels hides a part of it": {
 			policies: []*networkingv1.NetworkPolicy{policyNamed("a", allowIngress(everything))},
-			tier:     adminDeny(map[string]any{"matchLabels": map[string]any{"app": "web"}}, "ingress", denyPods),
+			tier:     adminDeny(map[string]any{"matchLabels": map[string]any{"app": "web"}}, denyPods),
 			want:     Decision{Why: "policies allow more to it once its labels are off: ingress from any peer on all ports"},
 		},
 		"a denial by labels hides a part of one policy, and another allows the same in both states": {
 			policies: []*networkingv1.NetworkPolicy{onPort(81, policyNamed("a", allowIngress(everything))), onPort(80, policyNamed("b", allowIngress(everything)))},
-			tier: adminDeny(map[string]any{"matchLabels": map[string]any{"app": "web"}}, "ingress", map[string]any{
+			tier: adminDeny(map[string]any{"matchLabels": map[string]any{"app": "web"}}, map[string]any{
 				"action": "Deny", "from": denyPods["from"], "protocols": []any{map[string]any{"tcp": map[string]any{"destinationPort": map[string]any{"number": int64(80)}}}},
 			}),
 			want: Decision{Why: "policies allow more to it once its labels are off: ingress from any peer on TCP/80"},
 		},
 		"a denial whatever the labels hides the same part of it in both states": {
 			policies: []*networkingv1.NetworkPolicy{policyNamed("a", allowIngress(everything))},
-			tier:     adminDeny(map[string]any{}, "ingress", denyPods),
+			tier:     adminDeny(map[string]any{}, denyPods),
 			want:     Decision{Detach: true},
 		},
 	}

@@ -15,13 +15,13 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	. "cofferdam.dev/cofferdam/test/builder"
-	"cofferdam.dev/cofferdam/test/cluster"
 )
 
 // connect asks to be connected to a pod, whose name stands for POD in the address, and returns why that failed: nothing answers there.
 func connect(verb, name, subresource string, parameters ...string) func(context.Context, somebody, *corev1.Pod) error {
 	return func(ctx context.Context, who somebody, pod *corev1.Pod) error {
-		request := who.raw.CoreV1().RESTClient().Verb(verb).Namespace(pod.Namespace).Resource("pods").Name(strings.Replace(name, "POD", pod.Name, 1)).SubResource(subresource)
+		request := who.raw.CoreV1().RESTClient().Verb(verb).Namespace(pod.Namespace).Resource("pods").
+			Name(strings.Replace(name, "POD", pod.Name, 1)).SubResource(subresource)
 		for i := 0; i+1 < len(parameters); i += 2 {
 			request.Param(parameters[i], parameters[i+1])
 		}
@@ -90,7 +90,7 @@ var _ = Describe("Entering a quarantined pod", func() {
 			Expect(entry.try(ctx, examiner, elsewhere)).To(refusedWith("in namespace pay"), "the verb counts where the pod is")
 
 			Expect(entry.try(ctx, examiner, pod)).To(passed())
-			Expect(entry.try(ctx, user(cluster.OperatorUser, "system:masters"), pod)).To(passed())
+			Expect(entry.try(ctx, operatorAsTenant, pod)).To(passed())
 			Expect(entry.try(ctx, tenant, free)).To(passed(), "a free pod")
 			namesake := pod.DeepCopy()
 			namesake.Namespace = pay

@@ -69,7 +69,7 @@ var _ = Describe("NetworkPolicies that select quarantined pods", func() {
 			Expect(other.Create(ctx, policy.DeepCopy(), client.DryRunAll)).To(refusedWith(message), "another verb does not help")
 		}
 		Expect(overrider.Create(ctx, policy.DeepCopy(), client.DryRunAll)).To(Succeed())
-		Expect(operator.Create(ctx, policy.DeepCopy(), client.DryRunAll)).To(Succeed())
+		Expect(operatorAsTenant.Create(ctx, policy.DeepCopy(), client.DryRunAll)).To(Succeed())
 
 		policy.Namespace = pay
 		Expect(overrider.Create(ctx, policy, client.DryRunAll)).To(refusedWith("in namespace pay"), "the verb counts where the policy is")
@@ -114,7 +114,7 @@ var _ = Describe("NetworkPolicies that select quarantined pods", func() {
 		wider.Spec.Egress = []networkingv1.NetworkPolicyEgressRule{{}}
 		Expect(tenant.Update(ctx, wider.DeepCopy(), client.DryRunAll)).To(refusedWith(message))
 		Expect(overrider.Update(ctx, wider.DeepCopy(), client.DryRunAll)).To(Succeed())
-		Expect(operator.Update(ctx, wider, client.DryRunAll)).To(Succeed())
+		Expect(operatorAsTenant.Update(ctx, wider, client.DryRunAll)).To(Succeed())
 		carved := policy.DeepCopy()
 		carved.Spec.PodSelector = all(needs(quarantineLabel, "DoesNotExist"))
 		Expect(tenant.Update(ctx, carved, client.DryRunAll)).To(Succeed())

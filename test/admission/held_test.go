@@ -54,8 +54,9 @@ var mayEdit = &rbacv1.ClusterRole{
 			},
 		},
 		{
-			APIGroups: []string{"policy", "policy.networking.k8s.io", "cilium.io", "projectcalico.org", "crd.projectcalico.org", "crd.antrea.io"},
-			Verbs:     []string{"*"}, Resources: []string{"*"},
+			Verbs: []string{"*"}, Resources: []string{"*"}, APIGroups: []string{
+				"networking.k8s.io", "policy", "policy.networking.k8s.io", "cilium.io", "projectcalico.org", "crd.projectcalico.org", "crd.antrea.io",
+			},
 		},
 	},
 }

@@ -16,7 +16,6 @@ import (
 
 	containmentv1alpha1 "cofferdam.dev/cofferdam/api/v1alpha1"
 	. "cofferdam.dev/cofferdam/test/builder"
-	"cofferdam.dev/cofferdam/test/cluster"
 )
 
 const notDeleted = "and is not deleted or evicted. Recover or close the Incident: it is free again when the pods are released"
@@ -80,8 +79,8 @@ var _ = Describe("Quarantined pods", func() {
 		Expect(gone(ctx, overrider, kept)).To(Succeed())
 		Expect(gone(ctx, destroyer, kept)).To(Succeed())
 		Expect(evict(ctx, overrider, kept.Name)).To(Succeed())
-		Expect(gone(ctx, operator, kept)).To(Succeed())
-		Expect(evict(ctx, user(cluster.OperatorUser, "system:masters"), kept.Name)).To(Succeed())
+		Expect(gone(ctx, operatorAsTenant, kept)).To(Succeed())
+		Expect(evict(ctx, operatorAsTenant, kept.Name)).To(Succeed())
 		for what, pod := range map[string]*corev1.Pod{"held, but not kept": entered, "free": free} {
 			Expect(gone(ctx, tenant, pod)).To(Succeed(), what)
 			Expect(evict(ctx, tenant, pod.Name)).To(Succeed(), what)
@@ -164,7 +163,7 @@ var _ = Describe("Quarantined pods", func() {
 			}
 			Expect(remove(user("system:serviceaccount:kube-system:generic-garbage-collector"), objects[i])).To(refused)
 			Expect(remove(overrider, objects[i])).To(Succeed())
-			Expect(remove(operator, objects[i])).To(Succeed())
+			Expect(remove(operatorAsTenant, objects[i])).To(Succeed())
 		}
 		Expect(tenant.DeleteAllOf(ctx, &corev1.PersistentVolumeClaim{}, client.InNamespace(shop), client.DryRunAll)).
 			To(evidence("PersistentVolumeClaim "+key(kept), shop))
@@ -174,6 +173,24 @@ var _ = Describe("Quarantined pods", func() {
 		for _, other := range []int{2, 5, 6, 7, 8} {
 			Expect(remove(tenant, objects[other])).To(Succeed(), "%T %s", objects[other], key(objects[other]))
 		}
+	})
+})
+
+var _ = Describe("Namespaces that no Incident can target", func() {
+	It("are not guarded, whatever a list says", func(ctx context.Context) {
+		const system = metav1.NamespaceSystem
+		pod := waiting(ctx, system)
+		claim := claimOf(system, fresh())
+		Expect(admin.Create(ctx, claim)).To(Succeed())
+		held(ctx, "shop/miner", lists{
+			heldPods: {key(pod)}, heldKept: {key(pod)}, heldClaims: {key(claim)}, heldLabels: {system + " *"},
+		})
+		policy := opening(metav1.LabelSelector{})
+		policy.Namespace = system
+		Expect(tenant.Create(ctx, policy, client.DryRunAll)).To(Succeed())
+		Expect(alter("", `{"spec":{"activeDeadlineSeconds":1}}`)(ctx, tenant, pod)).To(Succeed())
+		Expect(tenant.Delete(ctx, pod, client.GracePeriodSeconds(0))).To(Succeed())
+		Expect(tenant.Delete(ctx, claim)).To(Succeed())
 	})
 })
 
@@ -193,7 +210,7 @@ var _ = Describe("A namespace with quarantined pods", func() {
 			Expect(who.Delete(ctx, named(shop), client.DryRunAll)).To(refused)
 		}
 		Expect(tenant.Delete(ctx, named(shop))).To(refused, "in earnest")
-		for _, who := range []client.Client{overrider, overseer, destroyer, operator} {
+		for _, who := range []somebody{overrider, overseer, destroyer, operatorAsTenant} {
 			Expect(who.Delete(ctx, named(shop), client.DryRunAll)).To(Succeed())
 		}
 		Expect(tenant.Delete(ctx, named(pay), client.DryRunAll)).To(Succeed(), "another one")

@@ -49,6 +49,8 @@ var (
 	// guards refuse. The examiner and the overrider hold in shop, and only there, the role that they are named after; the overseer
 	// is an overrider everywhere; of the overrider's two verbs, the exposer and the destroyer hold one each, everywhere.
 	tenant, examiner, overrider, overseer, exposer, destroyer somebody
+	// operatorAsTenant has the operator's name and a tenant's permissions: what passes from it, passes by its name.
+	operatorAsTenant somebody
 )
 
 func TestAdmission(t *testing.T) {
@@ -81,6 +83,7 @@ var _ = BeforeSuite(func(ctx context.Context) {
 	examiner = resident(ctx, "examiner", "cofferdam-examiner", shop)
 	overrider = resident(ctx, "overrider", "cofferdam-overrider", shop)
 	overseer = resident(ctx, "overseer", "cofferdam-overrider")
+	operatorAsTenant = resident(ctx, cluster.OperatorUser, "")
 	for who, verb := range map[*somebody]string{&exposer: "expose", &destroyer: "destroy"} {
 		role := holding(verb)
 		Expect(admin.Create(ctx, role)).To(Succeed())

@@ -114,7 +114,8 @@ var _ = Describe("Policies of network plugins", Ordered, func() {
 
 			list := held(ctx, "shop/miner", lists{heldNamespaces: {"somewhere", shop}})
 			wanted := kind.object(shop)
-			permitted, where, words := overrider, "namespace shop", kind.kind+" shop/"+wanted.GetName()+" can allow traffic of pods that Incident shop/miner holds in quarantine there."
+			permitted, where := overrider, "namespace shop"
+			words := kind.kind + " shop/" + wanted.GetName() + " can allow traffic of pods that Incident shop/miner holds in quarantine there."
 			if !kind.namespaced {
 				permitted, where = overseer, "the whole cluster"
 				words = kind.kind + " " + wanted.GetName() + " can allow traffic of pods that Incident shop/miner holds in quarantine in somewhere and other namespaces."
@@ -131,14 +132,14 @@ var _ = Describe("Policies of network plugins", Ordered, func() {
 			} {
 				Expect(tenant.Update(ctx, change.DeepCopy(), client.DryRunAll)).To(refused)
 				Expect(permitted.Update(ctx, change.DeepCopy(), client.DryRunAll)).To(Succeed())
-				Expect(operator.Update(ctx, change, client.DryRunAll)).To(Succeed())
+				Expect(operatorAsTenant.Update(ctx, change, client.DryRunAll)).To(Succeed())
 			}
 			for _, other := range []somebody{examiner, destroyer} {
 				Expect(other.Create(ctx, wanted.DeepCopy(), client.DryRunAll)).To(refused, "another verb does not help")
 			}
 			Expect(exposer.Create(ctx, wanted.DeepCopy(), client.DryRunAll)).To(Succeed())
 			Expect(permitted.Create(ctx, wanted.DeepCopy(), client.DryRunAll)).To(Succeed())
-			Expect(operator.Create(ctx, wanted.DeepCopy(), client.DryRunAll)).To(Succeed())
+			Expect(operatorAsTenant.Create(ctx, wanted.DeepCopy(), client.DryRunAll)).To(Succeed())
 			for _, harmless := range []*unstructured.Unstructured{
 				stored, with(stored, "a", "metadata", "labels", "team"), with(stored, "a", "metadata", "annotations", "note"), with(stored, "True", "status", "ready"),
 			} {

@@ -91,15 +91,21 @@ func settle(ctx context.Context) {
 // reconciles is the number of passes that the Incident controller of this process has finished.
 func reconciles() float64 {
 	GinkgoHelper()
+	return counted("controller_runtime_reconcile_total", "controller", "incident")
+}
+
+// counted adds up the counters of this process with the name and the label.
+func counted(name, label, value string) float64 {
+	GinkgoHelper()
 	families, err := metrics.Registry.Gather()
 	Expect(err).NotTo(HaveOccurred())
 	total := 0.0
 	for _, f := range families {
-		if f.GetName() != "controller_runtime_reconcile_total" {
+		if f.GetName() != name {
 			continue
 		}
 		for _, m := range f.GetMetric() {
-			if slices.ContainsFunc(m.GetLabel(), func(l *dto.LabelPair) bool { return l.GetName() == "controller" && l.GetValue() == "incident" }) {
+			if slices.ContainsFunc(m.GetLabel(), func(l *dto.LabelPair) bool { return l.GetName() == label && l.GetValue() == value }) {
 				total += m.GetCounter().GetValue()
 			}
 		}

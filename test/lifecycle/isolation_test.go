@@ -6,6 +6,7 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -42,9 +43,19 @@ var _ = Describe("Isolation", func() {
 		Expect(shop.Admin.Delete(ctx, open)).To(Succeed())
 		await(ctx, shop, "miner", "contained", scenario.Is(v1alpha1.ConditionContained))
 
-		By("opening a new leak")
+		By("case 55: opening a new leak, which revokes what was proven, with an Event and a metric")
+		revoked := counted("cofferdam_containment_revoked_total", "reason", v1alpha1.ReasonLeaking)
 		Expect(shop.Admin.Create(ctx, scenario.AllowAll(shop.Namespace, "late", metav1.LabelSelector{}))).To(Succeed())
 		await(ctx, shop, "miner", "leaking again", scenario.HasReason(v1alpha1.ConditionContained, v1alpha1.ReasonLeaking))
+		Eventually(ctx, func() float64 {
+			return counted("cofferdam_containment_revoked_total", "reason", v1alpha1.ReasonLeaking)
+		}).
+			WithTimeout(scenario.Patience).Should(BeNumerically(">", revoked))
+		Eventually(ctx, func(g Gomega) {
+			var told eventsv1.EventList
+			g.Expect(shop.Admin.List(ctx, &told, client.InNamespace(shop.Namespace))).To(Succeed())
+			g.Expect(told.Items).To(ContainElement(And(HaveField("Reason", "Contained_Leaking"), HaveField("Note", ContainSubstring("late")))))
+		}).WithTimeout(scenario.Patience).Should(Succeed())
 	})
 
 	It("escapes a policy that selects by labels, by taking the labels off", func(ctx SpecContext) {

@@ -294,11 +294,11 @@ var _ = Describe("The deny tier", func() {
 		anyPod := []networkingv1.NetworkPolicyPeer{{NamespaceSelector: &metav1.LabelSelector{}}}
 		everybody.Spec.Ingress[0].From, everybody.Spec.Egress[0].To = anyPod, anyPod
 		Expect(shop.Admin.Create(ctx, everybody)).To(Succeed())
-		inc := declare(ctx, shop, "miner", builder.Targets(builder.Target(v1alpha1.TargetDeployment, "", scenario.Web)))
+		declare(ctx, shop, "miner", builder.Targets(builder.Target(v1alpha1.TargetDeployment, "", scenario.Web)))
 		tier := &unstructured.Unstructured{}
 		tier.SetAPIVersion("policy.networking.k8s.io/v1alpha2")
 		tier.SetKind("ClusterNetworkPolicy")
-		inc = await(ctx, shop, "miner", "denied by a tier that nobody has reported", func(inc *v1alpha1.Incident) bool {
+		inc := await(ctx, shop, "miner", "denied by a tier that nobody has reported", func(inc *v1alpha1.Incident) bool {
 			i := slices.IndexFunc(inc.Status.Measures, func(m v1alpha1.ObjectRef) bool { return m.Kind == tier.GetKind() })
 			if i >= 0 {
 				tier.SetName(inc.Status.Measures[i].Name)

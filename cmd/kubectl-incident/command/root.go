@@ -22,7 +22,7 @@ func (c exitCode) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
 // Run runs the command line and returns the exit code: 0 after help; after explain 0 if the pod is isolated and 1 if it leaks; 2 if that is not known, and after every error. An error is one line on errOut.
 func Run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) int {
 	root := newRoot(genericiooptions.IOStreams{In: in, Out: out, ErrOut: errOut})
-	root.SetArgs(args)
+	root.SetArgs(append([]string{}, args...)) // cobra takes nil for the arguments of the process
 	err := root.ExecuteContext(ctx)
 	var code exitCode
 	switch {
