@@ -428,7 +428,7 @@ func (s *scope) repairPod(ctx context.Context, p *v1alpha1.PodStatus, pod *corev
 func (s *scope) putBack(ctx context.Context, p *v1alpha1.PodStatus, pod *corev1.Pod, why string) error {
 	detached := p.Handling == v1alpha1.HandlingDetached
 	var original *measure.Original
-	if detached && pod.Annotations[v1alpha1.OriginalAnnotation] == "" {
+	if known, unreadable := measure.OriginalOf(pod); detached && (known == nil || unreadable != nil) {
 		var err error
 		if original, err = s.originalFromEvidence(ctx, p); err != nil {
 			return err

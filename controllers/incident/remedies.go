@@ -89,8 +89,7 @@ func (s *scope) ensureTier(ctx context.Context, leaks []isolation.Leak) error {
 			return client.IgnoreAlreadyExists(c.Create(ctx, want))
 		})
 	}
-	// What the API server filled in is not ours.
-	if equality.Semantic.DeepDerivative(want.Object["spec"], have.Object["spec"]) && have.GetLabels()[v1alpha1.IncidentUIDLabel] == string(s.incident.UID) {
+	if equality.Semantic.DeepEqual(want.Object["spec"], have.Object["spec"]) && have.GetLabels()[v1alpha1.IncidentUIDLabel] == string(s.incident.UID) {
 		s.inForce(ref, have)
 		return nil
 	}
@@ -107,14 +106,28 @@ func (s *scope) tier() (*unstructured.Unstructured, string) {
 		s.Index.Read(func(set *isolation.Set, _ *isolation.Peers) {
 			priorities = set.AdminPriorities(remedy.TierName(s.incident))
 		})
-		u, err := remedy.ClusterNetworkPolicyDeny(s.incident, s.namespaces(), s.allOpen(), priorities)
+		u, err := remedy.ClusterNetworkPolicyDeny(s.incident, s.namespaces(), s.openEverywhere(), priorities)
 		return versioned(u, version), message(err)
 	}
 	if version, served := s.Follower.Serves(kindCiliumClusterwide); served {
-		u, err := remedy.CiliumDeny(s.incident, s.namespaces(), s.allOpen())
+		// Cilium's deny cuts the pod's own node off too, and a container whose probes fail is restarted, which loses its memory.
+		if name := s.restartsWhenCutOff(); name != "" {
+			return nil, fmt.Sprintf("Cilium would keep the kubelet from probing Pod %s, and its containers would be restarted", name)
+		}
+		u, err := remedy.CiliumDeny(s.incident, s.namespaces(), s.openEverywhere())
 		return versioned(u, version), message(err)
 	}
 	return nil, ""
+}
+
+// restartsWhenCutOff names a held pod that does not survive being unreachable for its own node.
+func (s *scope) restartsWhenCutOff() string {
+	for i := range s.next.Pods {
+		if pod := s.live(&s.next.Pods[i]); pod != nil && remedy.RestartsWhenUnreachable(pod) {
+			return pod.Namespace + "/" + pod.Name
+		}
+	}
+	return ""
 }
 
 func versioned(u *unstructured.Unstructured, version string) *unstructured.Unstructured {
@@ -131,19 +144,17 @@ func message(err error) string {
 	return err.Error()
 }
 
-// allOpen are the exceptions that are open in at least one namespace. The deny tier passes them on to the NetworkPolicies, which decide.
-func (s *scope) allOpen() []isolation.Exception {
-	seen := map[string]bool{}
-	var out []isolation.Exception
-	for _, ns := range s.namespaces() {
-		for _, e := range s.open[ns] {
-			if !seen[e.Name] {
-				seen[e.Name] = true
-				out = append(out, e)
-			}
-		}
+// openEverywhere are the exceptions that are open in every namespace. The deny tier passes them on, ahead of other policies of the tier too, so that one that is withheld somewhere must not be among them.
+func (s *scope) openEverywhere() []isolation.Exception {
+	namespaces := s.namespaces()
+	if len(namespaces) == 0 {
+		return nil
 	}
-	return out
+	return slices.DeleteFunc(slices.Clone(s.open[namespaces[0]]), func(e isolation.Exception) bool {
+		return slices.ContainsFunc(namespaces, func(ns string) bool {
+			return !slices.ContainsFunc(s.open[ns], func(o isolation.Exception) bool { return o.Name == e.Name })
+		})
+	})
 }
 
 // carvesOut says whether the operator closes the leak by an edit of the policy.

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -256,4 +257,39 @@ func TestPermittedLeavesOutWhatMayBeClosed(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A leak is active if somebody matches it, however many address blocks it takes to describe it.
+func TestStateOfPeersWithManyAddresses(t *testing.T) {
+	at := func(name, ip string) *corev1.Pod {
+		pod := podOf("other", name, labelSet{"app": "b"})
+		pod.Status.PodIPs = []corev1.PodIP{{IP: ip}}
+		return pod
+	}
+	without := func(ips ...string) box {
+		var cut []string
+		for _, ip := range ips {
+			cut = append(cut, ip+"/128")
+		}
+		set, _, err := parseBlock(*blockPeer("::/0", cut...).IPBlock)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := labelledPods("app", "b")
+		b.addrs = set
+		return b
+	}
+	var everybody Peers
+	everybody.Put(at("a", "2001:db8::5"), nil)
+	if got := everybody.state(victim(), without("::1")); got != StateActive {
+		t.Errorf("a pod has an address that is let through, and the leak is %s", got)
+	}
+	if got := everybody.state(victim(), without("::1", "2001:db8::5")); got != StateLatent {
+		t.Errorf("no pod has an address that is let through, and the leak is %s", got)
+	}
+}
+
+// labelledPods are pods with a label, of every namespace.
+func labelledPods(key, value string) box {
+	return podPeers(constraint{{domain: ofPod, key: key, values: oneOf(value)}}, "")
 }

@@ -26,14 +26,14 @@ const (
 )
 
 const (
-	// maxSelectorTerms bounds how many comparisons and parentheses of a selector are read.
+	// maxSelectorTerms bounds how many comparisons and parentheses of a selector are read, and how many requirements it may make.
 	maxSelectorTerms = 256
 	// maxAlternatives bounds of how many parts the pods that a selector selects are made up.
 	maxAlternatives = 64
 )
 
 // errIntricate says that a selector goes beyond the bounds, so that it is not known whether it can be read.
-var errIntricate = errors.New("it is too long")
+var errIntricate = errors.New("it is too intricate")
 
 // alternatives is a set of pods: the union of its parts.
 type alternatives struct {
@@ -49,15 +49,21 @@ func everyPod() alternatives { return alternatives{parts: []constraint{nil}} }
 func morePods(why string) alternatives { return alternatives{parts: []constraint{nil}, why: why} }
 
 func (a alternatives) and(o alternatives) alternatives {
-	out := alternatives{why: cmp.Or(a.why, o.why)}
+	out, size := alternatives{why: cmp.Or(a.why, o.why)}, 0
 	for _, p := range a.parts {
 		for _, q := range o.parts {
-			if both, ok := p.and(q...); ok {
-				out.parts = append(out.parts, both)
+			more, fewer := p, q
+			if len(p) < len(q) {
+				more, fewer = q, p
 			}
-		}
-		if len(out.parts) > maxAlternatives {
-			return tooManyAlternatives()
+			both, ok := more.and(fewer...)
+			if !ok {
+				continue
+			}
+			out.parts = append(out.parts, both)
+			if size += len(both); size > maxSelectorTerms || len(out.parts) > maxAlternatives {
+				return intricate()
+			}
 		}
 	}
 	if len(out.parts) == 0 {
@@ -76,7 +82,7 @@ func (a alternatives) or(o alternatives) alternatives {
 	case a.everything() || o.everything():
 		return morePods(why)
 	case len(a.parts)+len(o.parts) > maxAlternatives:
-		return tooManyAlternatives()
+		return intricate()
 	}
 	return alternatives{parts: slices.Concat(a.parts, o.parts), why: why}
 }
@@ -84,9 +90,7 @@ func (a alternatives) or(o alternatives) alternatives {
 // everything says that the parts hold all pods.
 func (a alternatives) everything() bool { return len(a.parts) == 1 && len(a.parts[0]) == 0 }
 
-func tooManyAlternatives() alternatives {
-	return morePods(fmt.Sprintf("it has more than %d alternatives", maxAlternatives))
-}
+func intricate() alternatives { return morePods("it is too intricate") }
 
 // podsLabelled returns the pods for which Calico sees one of the values for a label. The keys of labels of namespaces and ServiceAccounts have their prefixes. ok is false if no pod
 // can be among them.
@@ -187,7 +191,7 @@ func (n *selectorNode) pods(prefix string, negated bool) alternatives {
 	case labelNode:
 		return n.labelled(prefix, negated)
 	case unreadNode:
-		return morePods(errIntricate.Error())
+		return intricate()
 	case allNode, globalNode:
 	}
 	if (n.kind == allNode) == negated {

@@ -120,11 +120,13 @@ func TestCalicoSelectorHasBounds(t *testing.T) {
 	}
 	cases := map[string]struct{ text, want string }{
 		"as many alternatives as allowed": {text: repeat(maxAlternatives, "has(a#)", " || ")},
-		"more alternatives":               {text: repeat(maxAlternatives+1, "has(a#)", " || "), want: "it has more than 64 alternatives"},
-		"alternatives that multiply":      {text: repeat(40, "(has(a#) || has(b#))", " && "), want: "it has more than 64 alternatives"},
+		"more alternatives":               {text: repeat(maxAlternatives+1, "has(a#)", " || "), want: "it is too intricate"},
+		"alternatives that multiply":      {text: repeat(40, "(has(a#) || has(b#))", " && "), want: "it is too intricate"},
 		"as many terms as allowed":        {text: repeat(maxSelectorTerms, "has(a#)", " && ")},
-		"more terms":                      {text: repeat(maxSelectorTerms+1, "has(a#)", " && "), want: "it is too long"},
-		"nesting":                         {text: strings.Repeat("(", 1<<20), want: "it is too long"},
+		"more terms":                      {text: repeat(maxSelectorTerms+1, "has(a#)", " && "), want: "it is too intricate"},
+		"as many labels as allowed":       {text: "(has(x) || has(y)) && " + repeat(maxSelectorTerms/2-1, "has(a#)", " && ")},
+		"more labels":                     {text: "(has(x) || has(y)) && " + repeat(maxSelectorTerms/2, "has(a#)", " && "), want: "it is too intricate"},
+		"nesting":                         {text: strings.Repeat("(", 1<<20), want: "it is too intricate"},
 		"negations":                       {text: strings.Repeat("! ", 1<<20) + "has(a)"},
 	}
 	for name, tc := range cases {

@@ -92,6 +92,9 @@ func (p *Peers) state(pod *corev1.Pod, b box) string {
 func (p *Peers) matching(b box) []types.UID {
 	b.text = "" // two authors can mean different pods by the same words, such as "in this namespace"
 	key := b.peer()
+	for _, s := range b.addrs { // of many addresses the description names some only
+		key += " " + s.lo.String() + "-" + s.hi.String()
+	}
 	if found, ok := p.seen[key]; ok {
 		return found
 	}

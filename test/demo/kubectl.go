@@ -56,11 +56,12 @@ func (d *demo) refused(ctx context.Context, who person, because string, args ...
 }
 
 func (d *demo) run(ctx context.Context, who person, args ...string) (string, error) {
-	// After the name of the command, so that plugins get the flags too.
-	args = append(slices.Clone(args), "--kubeconfig", d.server.Kubeconfig, "--namespace", namespace)
+	flags := []string{"--kubeconfig", d.server.Kubeconfig, "--namespace", namespace}
 	if who != platformEngineer {
-		args = append(args, "--as", string(who))
+		flags = append(flags, "--as", string(who))
 	}
+	// After the name of the command, so that plugins get the flags too.
+	args = slices.Concat(args[:1], flags, args[1:])
 	bin := filepath.Join(d.server.Root, "bin")
 	cmd := exec.CommandContext(ctx, filepath.Join(bin, "kubectl"), args...)
 	cmd.Dir = d.server.Root
