@@ -27,8 +27,8 @@ func podNamed(name string, labels ...string) *corev1.Pod {
 }
 
 // held is a pod that the Incident holds and has detached.
-func held(name string) *corev1.Pod {
-	pod := podNamed(name, v1alpha1.QuarantineLabelPrefix+miner, v1alpha1.QuarantineLabelValue)
+func held() *corev1.Pod {
+	pod := podNamed("web", v1alpha1.QuarantineLabelPrefix+miner, v1alpha1.QuarantineLabelValue)
 	pod.Annotations = map[string]string{v1alpha1.OriginalAnnotation: `{"labels":{"app":"web"},"owner":{"kind":"ReplicaSet","name":"web-5d4f"}}`}
 	return pod
 }
@@ -61,12 +61,10 @@ func to(peers ...networkingv1.NetworkPolicyPeer) func(*networkingv1.NetworkPolic
 }
 
 // ofIncident makes it a policy that the operator wrote.
-func ofIncident(uid string) func(*networkingv1.NetworkPolicy) {
-	return func(np *networkingv1.NetworkPolicy) {
-		np.Labels = map[string]string{v1alpha1.IncidentUIDLabel: uid}
-		np.Annotations = map[string]string{v1alpha1.IncidentAnnotation: "desk/miner"}
-		np.Spec.PodSelector.MatchLabels = map[string]string{v1alpha1.QuarantineLabelPrefix + uid: v1alpha1.QuarantineLabelValue}
-	}
+func ofIncident(np *networkingv1.NetworkPolicy) {
+	np.Labels = map[string]string{v1alpha1.IncidentUIDLabel: miner}
+	np.Annotations = map[string]string{v1alpha1.IncidentAnnotation: "desk/miner"}
+	np.Spec.PodSelector.MatchLabels = map[string]string{v1alpha1.QuarantineLabelPrefix + miner: v1alpha1.QuarantineLabelValue}
 }
 
 func addresses(cidr string) networkingv1.NetworkPolicyPeer {

@@ -38,8 +38,8 @@ func cleanAll(v reflect.Value) {
 			cleanAll(v.Elem())
 		}
 	case reflect.Struct:
-		for i := range v.NumField() {
-			cleanAll(v.Field(i))
+		for _, field := range v.Fields() {
+			cleanAll(field)
 		}
 	case reflect.Slice:
 		for i := range v.Len() {

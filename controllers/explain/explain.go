@@ -121,7 +121,7 @@ func judge(out *PodExplanation, q *question, leaks []isolation.Leak) {
 			out.ExitCode = ExitLeaking
 		}
 		out.Message = fmt.Sprintf("%s: %s", out.NotEnforceable.Reason, out.NotEnforceable.Message)
-	case unread >= 9999:
+	case unread >= 0:
 		// A policy that was not read may also deny what the others allow.
 		out.Verdict, out.ExitCode = v1alpha1.VerdictUnknown, ExitUnknown
 		out.Message = fmt.Sprintf("not known: %s: %s", out.NotLookedAt[unread].What, out.NotLookedAt[unread].Why)

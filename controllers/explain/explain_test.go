@@ -35,7 +35,7 @@ func letEveryoneIn() *unstructured.Unstructured {
 }
 
 func TestVerdicts(t *testing.T) {
-	deny, deniesHeld := policy("deny", nil), policy("cofferdam-quarantine-"+miner, nil, ofIncident(miner), to(addresses("192.0.2.0/24")))
+	deny, deniesHeld := policy("deny", nil), policy("cofferdam-quarantine-"+miner, nil, ofIncident, to(addresses("192.0.2.0/24")))
 	hostNetwork := podNamed("web")
 	hostNetwork.Spec.HostNetwork = true
 	static := podNamed("web")
@@ -45,7 +45,7 @@ func TestVerdicts(t *testing.T) {
 		return f
 	}
 	quarantined := func(inc *v1alpha1.Incident) *Facts {
-		return with(factsOf(held("web"), deniesHeld), func(f *Facts) { f.Incidents = []*v1alpha1.Incident{inc} })
+		return with(factsOf(held(), deniesHeld), func(f *Facts) { f.Incidents = []*v1alpha1.Incident{inc} })
 	}
 	cases := map[string]struct {
 		facts   *Facts
@@ -69,17 +69,17 @@ func TestVerdicts(t *testing.T) {
 			}),
 			verdict: "Leaking", code: 1, message: "192.0.2.0/24",
 		},
-		"an Incident that does not exist": {facts: factsOf(held("web"), deniesHeld), verdict: "Leaking", code: 1, message: "192.0.2.0/24"},
+		"an Incident that does not exist": {facts: factsOf(held(), deniesHeld), verdict: "Leaking", code: 1, message: "192.0.2.0/24"},
 		"an Incident that was not read": {
-			facts:   with(factsOf(held("web"), deniesHeld), func(f *Facts) { f.IncidentsUnread = "you may not" }),
+			facts:   with(factsOf(held(), deniesHeld), func(f *Facts) { f.IncidentsUnread = "you may not" }),
 			verdict: "Unknown", code: 2, message: "may declare it as an exception, was not read: you may not",
 		},
 		"an Incident that was not read, and a leak that is none of its": {
-			facts:   with(factsOf(held("web"), deniesHeld, policy("open", nil, from())), func(f *Facts) { f.IncidentsUnread = "you may not" }),
+			facts:   with(factsOf(held(), deniesHeld, policy("open", nil, from())), func(f *Facts) { f.IncidentsUnread = "you may not" }),
 			verdict: "Leaking", code: 1, message: "ingress from any peer on all ports is allowed; of 1 more it is not certain",
 		},
 		"an Incident that was not read, and nothing open": {
-			facts:   with(factsOf(held("web"), deny), func(f *Facts) { f.IncidentsUnread = "you may not" }),
+			facts:   with(factsOf(held(), deny), func(f *Facts) { f.IncidentsUnread = "you may not" }),
 			verdict: "Isolated", code: 0,
 		},
 		"the label of an Incident on somebody else's policy": {
@@ -132,7 +132,7 @@ func TestVerdicts(t *testing.T) {
 
 func TestALeakSaysWhereItComesFromAndWhatClosesIt(t *testing.T) {
 	quarantineLabel := v1alpha1.QuarantineLabelPrefix + miner
-	got := Explain(factsOf(held("web"), policy("deny", nil), policy("open", nil, from(addresses("10.0.0.0/8")), from(pods("app", "peer")))))
+	got := Explain(factsOf(held(), policy("deny", nil), policy("open", nil, from(addresses("10.0.0.0/8")), from(pods("app", "peer")))))
 	np := &PolicyRef{Group: "networking.k8s.io", Kind: "NetworkPolicy", Namespace: shop, Name: "open", Generation: 2}
 	remedy := func(rule int) string {
 		return fmt.Sprintf("remove spec.ingress[%d] of NetworkPolicy shop/open, or add to its spec.podSelector.matchExpressions: {key: %s, operator: DoesNotExist}", rule, quarantineLabel)
@@ -192,7 +192,7 @@ func TestALeakIsLatentOnlyWhereSomebodyLooked(t *testing.T) {
 
 func TestBeforeAndNow(t *testing.T) {
 	allowWeb := policy("allow-web", map[string]string{"app": "web"}, from(addresses("10.0.0.0/8")))
-	f := factsOf(held("web"), allowWeb, policy("deny", nil, ofIncident(miner)), policy("new", map[string]string{"app": "x"}))
+	f := factsOf(held(), allowWeb, policy("deny", nil, ofIncident), policy("new", map[string]string{"app": "x"}))
 	f.Incidents = []*v1alpha1.Incident{incident()}
 	got := Explain(f)
 	if diff := cmp.Diff(Direction{Allowed: "nothing", Before: "CIDR 10.0.0.0/8 on all ports"}, got.Ingress); diff != "" {
@@ -206,7 +206,7 @@ func TestBeforeAndNow(t *testing.T) {
 		t.Errorf("quarantine mismatch (-want +got):\n%s", diff)
 	}
 
-	wider := Explain(factsOf(held("web"), policy("deny", nil), policy("for-held", map[string]string{v1alpha1.QuarantineLabelPrefix + miner: "held"}, from())))
+	wider := Explain(factsOf(held(), policy("deny", nil), policy("for-held", map[string]string{v1alpha1.QuarantineLabelPrefix + miner: "held"}, from())))
 	if !wider.Ingress.Wider || wider.Egress.Wider {
 		t.Errorf("a policy that selects the quarantined pod only makes ingress wider than before: %+v %+v", wider.Ingress, wider.Egress)
 	}
@@ -217,7 +217,7 @@ func TestBeforeAndNow(t *testing.T) {
 
 func TestAnAttachedPodIsComparedWithItselfWithoutQuarantine(t *testing.T) {
 	pod := podNamed("web", "app", "web", v1alpha1.QuarantineLabelPrefix+miner, v1alpha1.QuarantineLabelValue)
-	got := Explain(factsOf(pod, policy("deny", nil, ofIncident(miner))))
+	got := Explain(factsOf(pod, policy("deny", nil, ofIncident)))
 	if got.Quarantine == nil || got.Quarantine.Detached || !cmp.Equal(got.Quarantine.LabelsBefore, map[string]string{"app": "web"}) {
 		t.Errorf("quarantine %+v", got.Quarantine)
 	}
@@ -227,7 +227,7 @@ func TestAnAttachedPodIsComparedWithItselfWithoutQuarantine(t *testing.T) {
 }
 
 func TestNotes(t *testing.T) {
-	unreadable, loose, odd, ended := held("web"), held("web"), held("web"), podNamed("web")
+	unreadable, loose, odd, ended := held(), held(), held(), podNamed("web")
 	unreadable.Annotations[v1alpha1.OriginalAnnotation] = "{"
 	loose.Labels = nil
 	odd.Labels[v1alpha1.QuarantineLabelPrefix+"other"] = "maybe"
@@ -240,7 +240,7 @@ func TestNotes(t *testing.T) {
 		"originals and no label":         {pod: loose, want: "but no Incident holds it"},
 		"a label with another value":     {pod: odd, want: `has the value "maybe" and not "held"`},
 		"a pod that has ended":           {pod: ended, want: "the pod has ended (Failed)"},
-		"a pod that is as it should be":  {pod: held("web")},
+		"a pod that is as it should be":  {pod: held()},
 		"a pod that nobody ever touched": {pod: podNamed("web")},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -282,7 +282,7 @@ func TestPoliciesThatSelectThePod(t *testing.T) {
 }
 
 func TestRoutesNowAndBefore(t *testing.T) {
-	f := factsOf(held("web"))
+	f := factsOf(held())
 	service := func(name, key, value string) *corev1.Service {
 		return &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: name}, Spec: corev1.ServiceSpec{Selector: map[string]string{key: value}}}
 	}
@@ -317,7 +317,7 @@ func TestEveryResidualAndVerdictHasWords(t *testing.T) {
 
 func TestFactsAreNotChanged(t *testing.T) {
 	facts := func() *Facts {
-		f := factsOf(held("web"), policy("deny", nil, ofIncident(miner)), policy("open", nil, from()))
+		f := factsOf(held(), policy("deny", nil, ofIncident), policy("open", nil, from()))
 		f.Pod.Labels["odd"] = "\x1b[2J"
 		f.gap(true, "\x1b", "\x1b")
 		f.Incidents = []*v1alpha1.Incident{incident()}

@@ -1,6 +1,7 @@
 package isolation
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -90,11 +91,8 @@ func (p *Peers) state(pod *corev1.Pod, b box) string {
 
 // matching returns the first two pods in the box.
 func (p *Peers) matching(b box) []types.UID {
-	b.text = "" // two authors can mean different pods by the same words, such as "in this namespace"
-	key := b.peer()
-	for _, s := range b.addrs { // of many addresses the description names some only
-		key += " " + s.lo.String() + "-" + s.hi.String()
-	}
+	b.text = ""                               // two authors can mean different pods by the same words, such as "in this namespace"
+	key := fmt.Sprint(b.peer(), " ", b.addrs) // of many addresses the description names some only
 	if found, ok := p.seen[key]; ok {
 		return found
 	}
