@@ -311,21 +311,25 @@ func TestIncidentsThatHoldThePod(t *testing.T) {
 	namesake.SetUID("another")
 	broken := inc.DeepCopy()
 	broken.Object["status"] = "none"
+	stranger := broken.DeepCopy()
+	stranger.SetUID("another")
+	stranger.SetName("another")
 	cases := map[string]struct {
 		world   *world
 		verdict v1alpha1.Verdict
 		want    string
 	}{
-		"read":                             {world: newWorld(held(), deny, inc), verdict: "Isolated"},
-		"named by a policy":                {world: newWorld(held(), deny, inc).refuse("list", "incidents", "", forbidden), verdict: "Isolated"},
-		"named by nothing that is read":    {world: newWorld(held(), policy("x", nil, ofIncident, from(), func(np *networkingv1.NetworkPolicy) { np.Annotations = nil }), inc).refuse("list", "incidents", "", forbidden), verdict: "Unknown", want: "you may not list incidents.containment.cofferdam.dev in all namespaces"},
-		"a namesake":                       {world: newWorld(held(), deny, namesake), verdict: "Leaking", want: "192.0.2.0/24 on all ports is allowed"},
-		"a namesake that is named":         {world: newWorld(held(), deny, namesake).refuse("list", "incidents", "", forbidden), verdict: "Unknown", want: "was not read"},
-		"gone":                             {world: newWorld(held(), deny), verdict: "Leaking", want: "192.0.2.0/24"},
-		"not to be read at all":            {world: newWorld(held(), deny, inc).refuse("*", "incidents", "*", forbidden), verdict: "Unknown", want: "you may not list incidents.containment.cofferdam.dev in namespace shop"},
-		"an API server that has trouble":   {world: newWorld(held(), deny, inc).refuse("list", "incidents", "", errors.New("too much")), verdict: "Unknown", want: "too much"},
-		"not to be understood":             {world: newWorld(held(), deny, broken), verdict: "Unknown", want: "Incident desk/miner cannot be read"},
-		"held, and this is not their home": {world: func() *world { w := newWorld(held(), deny); w.kinds.versions = w.kinds.versions[:1]; return w }(), verdict: "Unknown", want: "does not serve the kind Incident"},
+		"read":                                 {world: newWorld(held(), deny, inc), verdict: "Isolated"},
+		"named by a policy":                    {world: newWorld(held(), deny, inc).refuse("list", "incidents", "", forbidden), verdict: "Isolated"},
+		"named by nothing that is read":        {world: newWorld(held(), policy("x", nil, ofIncident, from(), func(np *networkingv1.NetworkPolicy) { np.Annotations = nil }), inc).refuse("list", "incidents", "", forbidden), verdict: "Unknown", want: "you may not list incidents.containment.cofferdam.dev in all namespaces"},
+		"a namesake":                           {world: newWorld(held(), deny, namesake), verdict: "Leaking", want: "192.0.2.0/24 on all ports is allowed"},
+		"a namesake that is named":             {world: newWorld(held(), deny, namesake).refuse("list", "incidents", "", forbidden), verdict: "Unknown", want: "was not read"},
+		"gone":                                 {world: newWorld(held(), deny), verdict: "Leaking", want: "192.0.2.0/24"},
+		"not to be read at all":                {world: newWorld(held(), deny, inc).refuse("*", "incidents", "*", forbidden), verdict: "Unknown", want: "you may not list incidents.containment.cofferdam.dev in namespace shop"},
+		"an API server that has trouble":       {world: newWorld(held(), deny, inc).refuse("list", "incidents", "", errors.New("too much")), verdict: "Unknown", want: "too much"},
+		"not to be understood":                 {world: newWorld(held(), deny, broken), verdict: "Unknown", want: "Incident desk/miner cannot be read"},
+		"another that is not to be understood": {world: newWorld(held(), deny, stranger), verdict: "Leaking", want: "192.0.2.0/24"},
+		"held, and this is not their home":     {world: func() *world { w := newWorld(held(), deny); w.kinds.versions = w.kinds.versions[:1]; return w }(), verdict: "Unknown", want: "does not serve the kind Incident"},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {

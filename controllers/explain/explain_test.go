@@ -192,7 +192,10 @@ func TestALeakIsLatentOnlyWhereSomebodyLooked(t *testing.T) {
 
 func TestBeforeAndNow(t *testing.T) {
 	allowWeb := policy("allow-web", map[string]string{"app": "web"}, from(addresses("10.0.0.0/8")))
-	f := factsOf(held(), allowWeb, policy("deny", nil, ofIncident), policy("new", map[string]string{"app": "x"}))
+	// The policy that quarantines new pods of a revision selects them by the labels that this one had.
+	ofRevision := policy("revision", nil, ofIncident, from(addresses("172.16.0.0/12")))
+	ofRevision.Spec.PodSelector.MatchLabels = map[string]string{"app": "web"}
+	f := factsOf(held(), allowWeb, policy("deny", nil, ofIncident), policy("new", map[string]string{"app": "x"}), ofRevision)
 	f.Incidents = []*v1alpha1.Incident{incident()}
 	got := Explain(f)
 	if diff := cmp.Diff(Direction{Allowed: "nothing", Before: "CIDR 10.0.0.0/8 on all ports"}, got.Ingress); diff != "" {

@@ -9,6 +9,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
@@ -16,6 +17,7 @@ import (
 	"cofferdam.dev/cofferdam/controllers/approval"
 	"cofferdam.dev/cofferdam/controllers/measure"
 	"cofferdam.dev/cofferdam/controllers/recovery"
+	"cofferdam.dev/cofferdam/controllers/remedy"
 )
 
 // close lifts what is still held, once enough people have approved: pods first, then revisions, and the deny policy last, when no pod is left that it
@@ -178,9 +180,13 @@ func (s *scope) liftOthers(ctx context.Context) (waiting string, err error) {
 		b := measure.Budget(s.incident, ns)
 		objects = append(objects, b)
 	}
-	for _, m := range s.next.Measures {
-		if isTier(m) {
-			objects = append(objects, s.tierObject(m))
+	// Whether or not status knows of one: a pass may have died between creating it and writing that down.
+	for _, kind := range []schema.GroupKind{kindClusterNetworkPolicy, kindCiliumClusterwide} {
+		if version, served := s.Follower.Serves(kind); served {
+			u := &unstructured.Unstructured{}
+			u.SetGroupVersionKind(kind.WithVersion(version))
+			u.SetName(remedy.TierName(s.incident))
+			objects = append(objects, u)
 		}
 	}
 	for _, obj := range objects {
@@ -190,19 +196,6 @@ func (s *scope) liftOthers(ctx context.Context) (waiting string, err error) {
 		}
 	}
 	return "", nil
-}
-
-// tierObject is the deny tier as a key to read and delete it by.
-func (s *scope) tierObject(ref v1alpha1.ObjectRef) client.Object {
-	kind := kindClusterNetworkPolicy
-	if ref.Kind == kindCiliumClusterwide.Kind {
-		kind = kindCiliumClusterwide
-	}
-	version, _ := s.Follower.Serves(kind) // without a version it is not served any more, and the API server says so
-	u := &unstructured.Unstructured{}
-	u.SetGroupVersionKind(kind.WithVersion(version))
-	u.SetName(ref.Name)
-	return u
 }
 
 // liftObject deletes one object of ours, once the intent is durable, and reports whether it is gone.

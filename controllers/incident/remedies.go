@@ -16,6 +16,7 @@ import (
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
 	"cofferdam.dev/cofferdam/controllers/isolation"
+	"cofferdam.dev/cofferdam/controllers/measure"
 	"cofferdam.dev/cofferdam/controllers/remedy"
 )
 
@@ -102,9 +103,10 @@ func (s *scope) ensureTier(ctx context.Context, leaks []isolation.Leak) error {
 // tier is the object that denies ahead of NetworkPolicies, or why there can be none.
 func (s *scope) tier() (*unstructured.Unstructured, string) {
 	if version, served := s.Follower.Serves(kindClusterNetworkPolicy); served {
+		// Those of other Incidents deny as well, and so may share the priority.
 		var priorities []int32
 		s.Index.Read(func(set *isolation.Set, _ *isolation.Peers) {
-			priorities = set.AdminPriorities(remedy.TierName(s.incident))
+			priorities = set.AdminPriorities(measure.DenyPolicyPrefix)
 		})
 		u, err := remedy.ClusterNetworkPolicyDeny(s.incident, s.namespaces(), s.openEverywhere(), priorities)
 		return versioned(u, version), message(err)

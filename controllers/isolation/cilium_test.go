@@ -234,6 +234,10 @@ func TestCiliumAndNetworkPolicies(t *testing.T) {
 			policies: []*Policy{cilium(`"ingressDeny":[{"fromEntities":["cluster-mesh"]}],"egress":[{}]`), anyone},
 			want:     []string{"ingress from any address that is not a pod's by 0"},
 		},
+		"a name denied may be another port than the name allowed": {
+			policies: []*Policy{ciliumBesides(), cilium(`"egress":[{"toPorts":[{"ports":[{"port":"http","protocol":"TCP"}]}]}],"egressDeny":[{"toPorts":[{"ports":[{"port":"http","protocol":"TCP"}]}]}]`)},
+			want:     []string{"egress to any peer on TCP/http (named) by 0 ? spec.egressDeny[0].toPorts"},
+		},
 		"a deny of everybody bit by bit leaves it open whether anybody was forgotten": {
 			policies: []*Policy{cilium(`"ingressDeny":[{"fromEntities":["cluster-mesh","world"]}],"egress":[{}]`), anyone},
 			want:     []string{"ingress from any node by 0 ? spec.ingressDeny[0].fromEntities[0]"},

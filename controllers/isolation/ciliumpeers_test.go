@@ -143,6 +143,18 @@ func TestCiliumPeers(t *testing.T) {
 			},
 			left: []string{"egress to all pods in namespace x by 0", noPodLeft + " ? spec.egressDeny[0].toEndpoints[0]"},
 		},
+		"a label from any source may be a node's": {
+			rule: `"*Endpoints":[{"matchLabels":{"app":"b"},"matchExpressions":[{"key":"io.kubernetes.pod.namespace","operator":"NotIn","values":["x"]}]}]`,
+			allowed: []string{
+				"egress to ends that are not pods and lack labels by 0", "egress to namespaces kubernetes.io/metadata.name notin (x) / pods app=b by 0",
+			},
+			left: []string{"egress to all pods in namespace x by 0", "egress to namespaces kubernetes.io/metadata.name notin (x) / pods app notin (b) by 0", noPodLeft + " ? spec.egressDeny[0].toEndpoints[0]"},
+		},
+		"a label from Kubernetes is a pod's": {
+			rule:    `"*Endpoints":[{"matchLabels":{"k8s:app":"b"},"matchExpressions":[{"key":"io.kubernetes.pod.namespace","operator":"NotIn","values":["x"]}]}]`,
+			allowed: []string{"egress to namespaces kubernetes.io/metadata.name notin (x) / pods app=b by 0"},
+			left:    []string{"egress to all pods in namespace x by 0", noPodLeft, "egress to namespaces kubernetes.io/metadata.name notin (x) / pods app notin (b) by 0"},
+		},
 		"the same, clusterwide": {
 			clusterwide: true, rule: `"*Endpoints":[{"matchExpressions":[{"key":"k8s:io.cilium.k8s.namespace.labels.team","operator":"DoesNotExist"}]}]`,
 			allowed: []string{"egress to namespaces !team / all pods by 0"}, left: podsLeft("namespaces team / all pods"),

@@ -4,6 +4,7 @@ import (
 	"iter"
 	"maps"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -117,12 +118,12 @@ func (s *Set) RemoveTier(name string) { delete(s.tiers, name) }
 // SetProven says whether an implementation of an API group has proven itself on this cluster, so that what its policies deny counts as denied even though they report nothing.
 func (s *Set) SetProven(group string, proven bool) { s.proven[group] = proven }
 
-// AdminPriorities are the priorities of the policies that are evaluated ahead of every NetworkPolicy in the Network Policy API's admin tier, except for those of the named object, sorted.
-func (s *Set) AdminPriorities(except string) []int32 {
+// AdminPriorities are the priorities of the policies that are evaluated ahead of every NetworkPolicy in the Network Policy API's admin tier, except for those whose names begin with the prefix, sorted.
+func (s *Set) AdminPriorities(exceptPrefix string) []int32 {
 	var out []int32
 	for _, p := range s.policies {
 		for _, section := range slices.Concat(p.ingress, p.egress) {
-			if section.tier.name == "" && section.tier.order == orderAdmin && p.Ref.Name != except {
+			if section.tier.name == "" && section.tier.order == orderAdmin && !strings.HasPrefix(p.Ref.Name, exceptPrefix) {
 				out = append(out, int32(section.tier.priority))
 			}
 		}
