@@ -549,7 +549,7 @@ type JournalState string
 const (
 	// JournalIntended is written before the action, so that a crash leaves a trace of what was about to happen.
 	JournalIntended JournalState = "Intended"
-	// JournalDone is written once the action's effect has been observed.
+	// JournalDone is written once the action's effect has been observed, or once its object was seen to be gone.
 	JournalDone JournalState = "Done"
 )
 

@@ -60,7 +60,7 @@ var _ = Describe("How a pod is handled", func() {
 	})
 
 	It("is recorded with what could reach it before, and what led to it", func(ctx SpecContext) {
-		shop := openShop(ctx)
+		shop := openShop(ctx, refuseReplacements) // which would leak through the policy below
 		Expect(shop.Admin.Create(ctx, &networkingv1.NetworkPolicy{
 			ObjectMeta: metav1.ObjectMeta{Namespace: shop.Namespace, Name: "only-blog"},
 			Spec: networkingv1.NetworkPolicySpec{
