@@ -172,7 +172,7 @@ var _ = Describe("The NetworkPolicies of an Incident", func() {
 var _ = Describe("The marks of quarantine on pods", func() {
 	const labels = "labels under quarantine.cofferdam.dev/ are put on and taken off pods by the Cofferdam operator alone"
 	const ordinary = "this pod is in quarantine, and its labels decide which policies select it"
-	const annotation = "the annotation containment.cofferdam.dev/original keeps what quarantine took from the pod"
+	const annotation = "the annotations containment.cofferdam.dev/original and containment.cofferdam.dev/original-annotations keep what quarantine took from"
 	const keeping = "keep it from being evicted: the Cofferdam operator alone changes them"
 	keepers := map[string]string{
 		"cluster-autoscaler.kubernetes.io/safe-to-evict":         "false",

@@ -65,33 +65,28 @@ var _ = Describe("A second look without a change", func() {
 		inc := await(ctx, shop, "miner", "contained with evidence", func(inc *v1alpha1.Incident) bool {
 			return scenario.Is(v1alpha1.ConditionReady)(inc)
 		})
-		settle(ctx)
+		settle(ctx, inc)
 		before := recorder.Requests(shop.Namespace, string(inc.UID))
-		passes := reconciles()
+		passes := looks.At(inc.Namespace, inc.Name)
 		By("touching a pod that it holds, which brings a pass")
 		nudge(ctx, shop, originals(inc)[0].Name)
-		Eventually(ctx, reconciles).WithTimeout(scenario.Patience).Should(BeNumerically(">", passes))
-		settle(ctx)
+		Eventually(func() int { return looks.At(inc.Namespace, inc.Name) }).WithTimeout(scenario.Patience).Should(BeNumerically(">", passes))
+		settle(ctx, inc)
 		Expect(recorder.Requests(shop.Namespace, string(inc.UID))[len(before):]).To(BeEmpty())
 	})
 })
 
-// settle waits until no pass is under way or due at once, and until the Events of earlier ones are written, which takes its time: two readings of the counters with nothing between them.
-func settle(ctx context.Context) {
+// settle waits until no pass over the Incident is under way or due at once, and until the Events of earlier ones are written, which takes its time: two readings of the counters with nothing
+// between them. Incidents of other specs may still be busy.
+func settle(ctx context.Context, inc *v1alpha1.Incident) {
 	GinkgoHelper()
-	last := -1.0
+	last := -1
 	Eventually(ctx, func() bool {
-		now := reconciles() + float64(len(recorder.Requests("")))
+		now := looks.At(inc.Namespace, inc.Name) + len(recorder.Requests(inc.Namespace, string(inc.UID)))
 		same := now == last
 		last = now
 		return same
 	}).WithTimeout(scenario.Patience).WithPolling(3e9).Should(BeTrue())
-}
-
-// reconciles is the number of passes that the Incident controller of this process has finished.
-func reconciles() float64 {
-	GinkgoHelper()
-	return counted("controller_runtime_reconcile_total", "controller", "incident")
 }
 
 // counted adds up the counters of this process with the name and the label.

@@ -23,6 +23,8 @@ var (
 	server *cluster.Cluster
 	// recorder sees every request of the operator that could change something.
 	recorder operator.Recorder
+	// looks counts the passes over each Incident.
+	looks operator.Looks
 )
 
 func TestLifecycle(t *testing.T) {
@@ -38,7 +40,7 @@ var _ = BeforeSuite(func(ctx context.Context) {
 	DeferCleanup(func() error { return server.Stop() })
 	// A cluster whose network plugin brings policies of its own, of which there are none yet.
 	Expect(server.Serve(ctx, cluster.CiliumNetworkPolicy, cluster.ClusterNetworkPolicy)).To(Succeed())
-	running, err := operator.Start(ctx, recorder.Attach(server.OperatorConfig()), operator.Options{})
+	running, err := operator.Start(ctx, recorder.Attach(server.OperatorConfig()), operator.Options{Wrap: looks.Wrap})
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(running.Stop)
 }, NodeTimeout(5*time.Minute))
