@@ -1,0 +1,274 @@
+package custody
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"iter"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// Ledger is the ledger of one Incident as it was last read. Its methods may be called at the same time.
+type Ledger struct {
+	objects  Objects
+	incident string
+
+	mu      sync.Mutex
+	chain   chain
+	entries []Entry
+	// read are the names of the objects that were read.
+	read  map[string]bool
+	voids []void
+	// attempts are how many segments began with an entry that none of them has, by the number of the entry.
+	attempts map[int64]int
+	heads    []Head
+	// damage is what was found wrong with it. Nothing is appended to such a ledger.
+	damage *DamageError
+}
+
+// Open reads the ledger of the Incident and its heads, and verifies everything there is; an Incident without a ledger has an empty one. The error is a *DamageError when the ledger is not what was
+// written. A ledger that ends in a segment that the store cut off is accepted; the next Append or Sign tells of it in an entry.
+func Open(ctx context.Context, objects Objects, incidentUID string) (*Ledger, error) {
+	if err := checkUID(incidentUID); err != nil {
+		return nil, fmt.Errorf("opening a ledger: %w", err)
+	}
+	l := &Ledger{objects: objects, incident: incidentUID, chain: newChain(incidentUID), read: map[string]bool{}, attempts: map[int64]int{}}
+	if err := l.load(ctx, ""); err != nil {
+		return nil, fmt.Errorf("opening the ledger of Incident %s: %w", incidentUID, err)
+	}
+	return l, nil
+}
+
+// Has reports whether the ledger has a fact with the ID.
+func (l *Ledger) Has(id string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.chain.ids[recordedID(id)] > 0
+}
+
+// Seq is the number of the last entry; 0 if there is none.
+func (l *Ledger) Seq() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.chain.seq()
+}
+
+// Digest is the digest of the last entry, which vouches for all before it.
+func (l *Ledger) Digest() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.chain.previous
+}
+
+// Entries are the entries there were when it was called, in order.
+func (l *Ledger) Entries() iter.Seq[Entry] {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Values(l.entries[:len(l.entries):len(l.entries)])
+}
+
+// Heads are the signed heads there were when it was called, in order.
+func (l *Ledger) Heads() []Head {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.heads)
+}
+
+// Incomplete names the objects that the store has damaged and that no entry tells of yet. The next Append or Sign writes those entries.
+func (l *Ledger) Incomplete() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var out []string
+	for _, f := range l.unnoted() {
+		out = append(out, l.key(f.Subject.Name))
+	}
+	return out
+}
+
+// Contains checks that the entry has the digest, as somebody has noted it. The ledger was cut off or written anew otherwise, and the error is a *DamageError.
+func (l *Ledger) Contains(seq int64, digest string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if damage := l.chain.contains(seq, digest, l.chain.last); damage != nil {
+		return damage
+	}
+	return nil
+}
+
+func (c *chain) contains(seq int64, digest string, at Place) *DamageError {
+	switch {
+	case seq < 1:
+		return damagef(at, 0, "%d is not the number of an entry", seq)
+	case seq > c.seq():
+		return damagef(at, c.seq()+1, "the ledger ends with entry %d, and it has had %d: its end was removed", c.seq(), seq)
+	case c.digest(seq) != digest:
+		return damagef(at, seq, "entry %d has the digest %s, and it has been %s: the ledger was written anew", seq, c.digest(seq), digest)
+	}
+	return nil
+}
+
+// key is the key of an object of the Incident.
+func (l *Ledger) key(name string) string { return folder(l.incident) + name }
+
+// maxListings is how often the segments are listed when one seems to be missing. A directory that is listed while somebody writes into it may show a later file and not an earlier one.
+const maxListings = 3
+
+// load reads what was not read before. own is the name of the object that this process has failed to write just now: if it is damaged, that is no sign of anything but the failure.
+func (l *Ledger) load(ctx context.Context, own string) error {
+	if l.damage != nil {
+		return l.damage
+	}
+	// The heads are listed first: every entry that they are about is there by then.
+	heads, err := l.unread(ctx, headsFolder)
+	if err != nil {
+		return err
+	}
+	for listing := 1; ; listing++ {
+		segments, err := l.unread(ctx, ledgerFolder)
+		if err != nil {
+			return err
+		}
+		contents, err := l.readAll(ctx, segments)
+		if err != nil {
+			return err
+		}
+		gap, damage := l.takeSegments(segments, contents)
+		if damage == nil && gap != nil && listing >= maxListings {
+			damage = l.cause(gap)
+		}
+		if damage != nil {
+			l.damage = damage
+			return damage
+		}
+		if gap == nil {
+			break
+		}
+	}
+	contents, err := l.readAll(ctx, heads)
+	if err != nil {
+		return err
+	}
+	// What is wrong with an entry explains why a head does not fit.
+	damage := l.settleVoids(own)
+	if damage == nil {
+		damage = l.takeHeads(heads, contents)
+	}
+	if damage == nil {
+		damage = l.settleVoids(own)
+	}
+	if damage != nil {
+		l.damage = damage
+		return damage
+	}
+	return nil
+}
+
+// cause is what a gap comes from: where the segment before it was damaged, that is the place to look at.
+func (l *Ledger) cause(gap *DamageError) *DamageError {
+	for i := range l.voids {
+		if v := &l.voids[i]; !v.noted && v.next == gap.Seq {
+			return v.damage
+		}
+	}
+	return gap
+}
+
+// unread lists the names in a folder of the Incident that were not read, in order. Names that are not the ledger's, such as those of a file that somebody put there, are passed over: they cannot hide
+// or replace anything.
+func (l *Ledger) unread(ctx context.Context, in string) ([]string, error) {
+	keys, err := l.objects.Keys(ctx, l.key(in))
+	if err != nil {
+		return nil, fmt.Errorf("listing %s: %w", l.key(in), err)
+	}
+	var out []string
+	for _, key := range keys {
+		name, below := strings.CutPrefix(key, folder(l.incident))
+		_, _, segment := parseSegmentName(name)
+		_, head := parseHeadName(name)
+		if below && (segment || head) && !l.read[name] {
+			out = append(out, name)
+		}
+	}
+	slices.Sort(out)
+	return out, nil
+}
+
+// readers is how many objects are read at a time: a ledger of many small segments in a store that is far away would take long otherwise.
+const readers = 8
+
+func (l *Ledger) readAll(ctx context.Context, names []string) ([][]byte, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	contents := make([][]byte, len(names))
+	next := make(chan int)
+	var done sync.WaitGroup
+	for range min(readers, len(names)) {
+		done.Go(func() {
+			for i := range next {
+				content, err := l.objects.Read(ctx, l.key(names[i]))
+				if err != nil {
+					cancel(fmt.Errorf("reading %s: %w", l.key(names[i]), err))
+				}
+				contents[i] = content
+			}
+		})
+	}
+	for i := range names {
+		next <- i
+	}
+	close(next)
+	done.Wait()
+	// The cause is the first error of a read, not those of the reads that were given up because of it.
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
+	return contents, nil
+}
+
+// takeSegments takes segments in order. gap says that one is missing before a segment; it and those after it are not taken.
+func (l *Ledger) takeSegments(names []string, contents [][]byte) (gap, damage *DamageError) {
+	for i, name := range names {
+		first, attempt, _ := parseSegmentName(name)
+		at, want := Place{Object: l.key(name), Line: 1}, l.chain.seq()+1
+		switch {
+		case first > want:
+			return damagef(at, want, "entry %d is missing: this segment begins with entry %d, and the one before it ends with entry %d", want, first, want-1), nil
+		case first < want:
+			return nil, damagef(at, first, "the ledger is forked: entry %d is in %s as well", first, l.chain.last.Object)
+		}
+		l.read[name] = true
+		l.attempts[first] = max(l.attempts[first], attempt+1)
+		l.takeSegment(name, contents[i])
+	}
+	return nil, nil
+}
+
+// takeSegment takes the lines of a segment that count. What remains is void.
+func (l *Ledger) takeSegment(name string, content []byte) {
+	at := Place{Object: l.key(name), Line: 1}
+	rest := content
+	for len(rest) > 0 {
+		line, after, complete := bytes.Cut(rest, []byte("\n"))
+		if !complete {
+			break
+		}
+		e, damage := l.chain.next(line, at)
+		if damage != nil {
+			l.voids = append(l.voids, void{name: name, digest: digest(content), size: len(content), lines: at.Line - 1, next: l.chain.seq() + 1, damage: damage})
+			return
+		}
+		l.entries = append(l.entries, e)
+		rest = after
+		at.Line++
+		at.Offset += int64(len(line)) + 1
+	}
+	if len(rest) > 0 || len(content) == 0 {
+		seq := l.chain.seq() + 1
+		l.voids = append(l.voids, void{
+			name: name, digest: digest(content), size: len(content), lines: at.Line - 1, next: seq, torn: true,
+			damage: damagef(at, seq, "this segment was cut off: it ends within entry %d", seq),
+		})
+	}
+}
