@@ -119,7 +119,7 @@ type tarReader struct {
 }
 
 func newTarReader(r io.Reader) *tarReader {
-	return &tarReader{r: bufio.NewReaderSize(r, 64<<10)}
+	return &tarReader{r: bufio.NewReaderSize(r, 16<<10)}
 }
 
 // Read reads on, and counts.

@@ -118,8 +118,17 @@ func (v *verifier) advance() error {
 	if len(v.members) > 0 && !m.modified.Equal(v.members[0].modified) {
 		return damagef(m.place(), 0, "its time is not that of the export")
 	}
+	if !isMember(m.name) {
+		return damagef(m.place(), 0, "this file is not of an evidence archive")
+	}
 	v.at = m
 	return nil
+}
+
+// isMember reports whether an archive can have a file with the name.
+func isMember(name string) bool {
+	inFolder := func(folder string) bool { return strings.HasPrefix(name, folder) }
+	return slices.Contains([]string{readmeFile, manifestFile, ledgerFile, sumsFile}, name) || slices.ContainsFunc([]string{headsFolder, keysFolder, itemsFolder}, inFolder)
 }
 
 // read reads the member that is next through a function, and goes on to the one after it. The function need not read it to its end.
@@ -158,7 +167,7 @@ func (v *verifier) expect(name string) error {
 	case slices.ContainsFunc(v.members, func(m *member) bool { return m.name == v.at.name }):
 		return damagef(v.at.place(), 0, "this file is in the archive twice")
 	}
-	return damagef(v.at.place(), 0, "this file is not of an evidence archive, or not in its place: %s belongs here", name)
+	return damagef(v.at.place(), 0, "this file is not in its place: %s belongs here", name)
 }
 
 // whole reads a member that fits into memory.
@@ -213,9 +222,9 @@ func (v *verifier) readLedger() error {
 		return err
 	}
 	v.chain = newChain(v.manifest.Incident.UID)
-	begin := v.in.offset
+	begin, buffer := v.in.offset, int(min(v.at.size, maxLine))+1
 	return v.read(func(r io.Reader) error {
-		lines := bufio.NewReaderSize(r, maxLine+1)
+		lines := bufio.NewReaderSize(r, buffer)
 		at := Place{Object: ledgerFile, Line: 1, Offset: begin}
 		for {
 			line, err := lines.ReadSlice('\n')
@@ -289,9 +298,6 @@ func (v *verifier) readHeads() error {
 		v.report.Signed = seq
 		v.takeHead(m, seq, content)
 	}
-	if len(v.report.Heads) == 0 && !v.broken {
-		v.problem(damagef(Place{Object: ledgerFile}, 1, "nobody has signed it: there is no head"))
-	}
 	return nil
 }
 
@@ -354,6 +360,9 @@ func (v *verifier) readKeys() error {
 
 // readItems checks items against the ledger. When the ledger is broken, only what they are named by can be checked.
 func (v *verifier) readItems() error {
+	if v.at != nil && !strings.HasPrefix(v.at.name, itemsFolder) && v.at.name != sumsFile {
+		return v.expect(sumsFile)
+	}
 	for _, item := range v.inventory.items {
 		if v.at != nil && v.at.name == item.file() {
 			if err := v.readItem(item); err != nil {
@@ -507,6 +516,9 @@ func (v *verifier) checkManifest() {
 
 // checkPins compares with what the reader knows.
 func (v *verifier) checkPins() {
+	if v.report.Signed == 0 && !v.broken {
+		v.problem(damagef(Place{Object: ledgerFile, Offset: v.members[2].offset}, 1, "nobody has signed it: there is no head"))
+	}
 	if pin := v.options.Head; pin != nil {
 		at := Place{Object: ledgerFile, Offset: v.members[2].offset}
 		if damage := v.chain.contains(pin.Seq, pin.Digest, at); damage != nil && (!v.broken || pin.Seq <= v.chain.seq()) {
