@@ -1,9 +1,10 @@
 package evidence
 
 import (
+	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -19,15 +20,85 @@ import (
 	"cofferdam.dev/cofferdam/controllers/measure"
 )
 
-// +kubebuilder:rbac:groups=snapshot.storage.k8s.io,resources=volumesnapshots,verbs=get;create
-// +kubebuilder:rbac:groups=snapshot.storage.k8s.io,resources=volumesnapshotcontents,verbs=get;patch
+// +kubebuilder:rbac:groups=snapshot.storage.k8s.io,resources=volumesnapshots,verbs=get;list;create;patch;delete
+// +kubebuilder:rbac:groups=snapshot.storage.k8s.io,resources=volumesnapshotcontents,verbs=get;patch;delete
 // +kubebuilder:rbac:groups=snapshot.storage.k8s.io,resources=volumesnapshotclasses,verbs=list
 // +kubebuilder:rbac:groups="",resources=persistentvolumeclaims;persistentvolumes,verbs=get
 
 const (
 	// defaultClassAnnotation marks the default VolumeSnapshotClass of a driver (external-snapshotter).
 	defaultClassAnnotation = "snapshot.storage.kubernetes.io/is-default-class"
+	// late begins the message of what was not there in time.
+	late = "not done before the deadline"
 )
+
+// VolumeSnapshots collects a snapshot of every PersistentVolumeClaim of the pods.
+type VolumeSnapshots struct{}
+
+// About says what the collector is.
+func (VolumeSnapshots) About() About {
+	return About{
+		Type:   v1alpha1.EvidenceVolumeSnapshot,
+		Needs:  "a CSI driver with snapshots, the API snapshot.storage.k8s.io with its controller, and a VolumeSnapshotClass; for volume groups also the API groupsnapshot.storage.k8s.io and a VolumeGroupSnapshotClass",
+		Alters: "creates VolumeSnapshots in the pods' namespaces; claims that are snapshotted as a group carry a label meanwhile. The volumes are not written",
+		Deadline: func(orders v1alpha1.EvidenceOrders) time.Duration {
+			return snapshotDeadline(orders)
+		},
+	}
+}
+
+// Begin returns one item for each claim of the pods.
+func (VolumeSnapshots) Begin(x *Execution, pods []*corev1.Pod) []v1alpha1.EvidenceItem {
+	claims := Claims(pods)
+	keys := slices.SortedFunc(maps.Keys(claims), func(a, b client.ObjectKey) int { return strings.Compare(a.String(), b.String()) })
+	out := make([]v1alpha1.EvidenceItem, 0, len(keys))
+	for _, claim := range keys {
+		out = append(out, snapshotsOf(x).Begin(claim, claims[claim]))
+	}
+	return out
+}
+
+// Collect looks at the snapshot of one claim and does what comes next.
+func (VolumeSnapshots) Collect(ctx context.Context, x *Execution, item v1alpha1.EvidenceItem) (v1alpha1.EvidenceItem, error) {
+	g := &groups{Snapshots: snapshotsOf(x), x: x}
+	if key, grouped := groupOf(item); grouped && item.State == v1alpha1.EvidencePending {
+		return g.collect(ctx, item, key)
+	}
+	if g.wanted(item) {
+		assigned, single, err := g.assign(ctx, item)
+		if err != nil || !single {
+			return assigned, err
+		}
+	}
+	return collectOne(ctx, x, item)
+}
+
+// collectOne looks at a snapshot that is taken by itself.
+func collectOne(ctx context.Context, x *Execution, item v1alpha1.EvidenceItem) (v1alpha1.EvidenceItem, error) {
+	observed, step, err := snapshotsOf(x).observe(ctx, item)
+	if err != nil {
+		return observed, err
+	}
+	if step.Gone {
+		settle(x.Journal, v1alpha1.ActionDeleteSnapshot, observed)
+	}
+	if err := perform(ctx, x, step); err != nil {
+		if observed.State != v1alpha1.EvidencePending {
+			observed = item // what had to be written first is not written
+		}
+		return observed, err
+	}
+	return observed, nil
+}
+
+// snapshotDeadline is how long a snapshot may take; policies from before the field had a default have zero.
+func snapshotDeadline(orders v1alpha1.EvidenceOrders) time.Duration {
+	return time.Duration(cmp.Or(orders.SnapshotDeadlineSeconds, 600)) * time.Second
+}
+
+func snapshotsOf(x *Execution) *Snapshots {
+	return &Snapshots{Reader: x.Reader, Incident: x.Incident, Orders: x.Orders, Now: x.Now}
+}
 
 // Claims returns the PersistentVolumeClaims that the pods use, as namespace/name, with the UIDs of the pods. Claims of generic ephemeral volumes
 // are named after the pod and the volume (KEP-1698).
@@ -61,14 +132,20 @@ func SnapshotID(claim client.ObjectKey) string {
 	return "snapshot-" + shortHash(claim.String())
 }
 
-// Step is what has to be written next for a snapshot, or what was found written; at most one field is set.
+// Step is what has to be written next for a snapshot, and what was found written.
 type Step struct {
 	// Create is a VolumeSnapshot to create.
 	Create *snapshotv1.VolumeSnapshot
-	// Retain is a content whose deletionPolicy has to become Retain.
+	// Retain is a content whose deletionPolicy has to become Retain, and which has to be marked as evidence.
 	Retain *snapshotv1.VolumeSnapshotContent
-	// Retained is a content whose deletionPolicy was observed to be Retain.
+	// Retained is a content that was observed to be so.
 	Retained *snapshotv1.VolumeSnapshotContent
+	// Keep is a VolumeSnapshot whose mark has to say that its content is retained.
+	Keep *snapshotv1.VolumeSnapshot
+	// Remove is a VolumeSnapshot that came to nothing and has to be deleted, or, when that has begun, to be let go.
+	Remove *snapshotv1.VolumeSnapshot
+	// Gone says that a deletion that was intended was observed.
+	Gone bool
 }
 
 // Snapshots observes the snapshots of one Incident and says what has to be written next.
@@ -84,7 +161,7 @@ func (s *Snapshots) Begin(claim client.ObjectKey, pods []string) v1alpha1.Eviden
 	item := v1alpha1.EvidenceItem{
 		ID: SnapshotID(claim), Type: v1alpha1.EvidenceVolumeSnapshot, Pods: pods, State: v1alpha1.EvidencePending,
 		Subject:  v1alpha1.ObjectRef{Kind: "PersistentVolumeClaim", Namespace: claim.Namespace, Name: claim.Name},
-		Deadline: metav1.NewTime(s.Now.Add(time.Duration(s.Orders.SnapshotDeadlineSeconds) * time.Second)),
+		Deadline: metav1.NewTime(s.Now.Add(snapshotDeadline(s.Orders))),
 	}
 	if s.Orders.VolumeSnapshots == v1alpha1.SnapshotSkip {
 		return gap(item, "the ContainmentPolicy skips volume snapshots")
@@ -92,18 +169,29 @@ func (s *Snapshots) Begin(claim client.ObjectKey, pods []string) v1alpha1.Eviden
 	return item
 }
 
-// Observe looks at the snapshot of an item and returns the item as it is now, with what has to be written next. An item that is settled stays as
-// it is. When the API server cannot be read the item stays pending, with the error: not knowing is not a gap until the deadline.
+// Observe looks at the snapshot of an item for a caller that creates and retains, and does nothing else.
 func (s *Snapshots) Observe(ctx context.Context, item v1alpha1.EvidenceItem) (v1alpha1.EvidenceItem, Step, error) {
+	observed, step, err := s.observe(ctx, item)
+	if step.Remove != nil {
+		return gap(observed, observed.Message), Step{}, err
+	}
+	return observed, Step{Create: step.Create, Retain: step.Retain, Retained: step.Retained}, err
+}
+
+// observe looks at the snapshot of an item and returns the item as it is now, with what has to be written next. An item that is settled stays as
+// it is. When the API server cannot be read the item stays pending, with the error: not knowing is not a gap until the deadline.
+func (s *Snapshots) observe(ctx context.Context, item v1alpha1.EvidenceItem) (v1alpha1.EvidenceItem, Step, error) {
 	if item.State != v1alpha1.EvidencePending {
 		return item, Step{}, nil
 	}
 	observed, step, err := s.look(ctx, item)
-	if err != nil && s.Now.After(item.Deadline.Time) {
-		return gap(observed, "not done before the deadline: "+err.Error()), Step{}, nil
+	if err != nil && s.late(item) {
+		return gap(observed, late+": "+err.Error()), Step{}, nil
 	}
 	return observed, step, err
 }
+
+func (s *Snapshots) late(item v1alpha1.EvidenceItem) bool { return s.Now.After(item.Deadline.Time) }
 
 func (s *Snapshots) look(ctx context.Context, item v1alpha1.EvidenceItem) (v1alpha1.EvidenceItem, Step, error) {
 	var snap snapshotv1.VolumeSnapshot
@@ -112,8 +200,12 @@ func (s *Snapshots) look(ctx context.Context, item v1alpha1.EvidenceItem) (v1alp
 	switch {
 	case apimeta.IsNoMatchError(err):
 		return gap(item, "the API snapshot.storage.k8s.io is not installed on this cluster: no volume can be snapshotted"), Step{}, nil
+	case apierrors.IsNotFound(err) && s.late(item) && strings.HasPrefix(item.Message, late):
+		return gap(item, item.Message), Step{Gone: true}, nil
 	case apierrors.IsNotFound(err):
-		return s.prepare(ctx, item, key)
+		item, step, err := s.prepare(ctx, item, key)
+		step.Gone = item.State == v1alpha1.EvidenceGap
+		return item, step, err
 	case err != nil:
 		return item, Step{}, fmt.Errorf("reading VolumeSnapshot %s: %w", key, err)
 	}
@@ -137,7 +229,7 @@ func (s *Snapshots) prepare(ctx context.Context, item v1alpha1.EvidenceItem, key
 	if class == "" {
 		return gap(item, why), Step{}, nil
 	}
-	if s.Now.After(item.Deadline.Time) {
+	if s.late(item) {
 		return gap(item, "no snapshot could be created before the deadline"), Step{}, nil
 	}
 	item.Message = "waits for the VolumeSnapshot to be created"
@@ -161,8 +253,12 @@ func (s *Snapshots) identify(ctx context.Context, item v1alpha1.EvidenceItem) (_
 	}
 	item.Subject.UID = string(claim.UID)
 	if claim.Spec.VolumeName == "" {
-		item, _, err := s.wait(item, "waits for the claim to be bound to a volume")
-		return item, "", err
+		const message = "waits for the claim to be bound to a volume"
+		if s.late(item) {
+			return gap(item, late+": "+message), "", nil
+		}
+		item.Message = message
+		return item, "", nil
 	}
 	var pv corev1.PersistentVolume
 	err = s.Reader.Get(ctx, client.ObjectKey{Name: claim.Spec.VolumeName}, &pv)
@@ -182,7 +278,8 @@ func (s *Snapshots) identify(ctx context.Context, item v1alpha1.EvidenceItem) (_
 func (s *Snapshots) build(key client.ObjectKey, claim, class string) *snapshotv1.VolumeSnapshot {
 	return &snapshotv1.VolumeSnapshot{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace: key.Namespace, Name: key.Name, Labels: measure.OwnedLabels(s.Incident), Annotations: measure.OwnedAnnotations(s.Incident),
+			Namespace: key.Namespace, Name: key.Name, Labels: heldLabels(s.Incident), Annotations: measure.OwnedAnnotations(s.Incident),
+			Finalizers: []string{v1alpha1.EvidenceFinalizer},
 		},
 		Spec: snapshotv1.VolumeSnapshotSpec{
 			Source:                  snapshotv1.VolumeSnapshotSource{PersistentVolumeClaimName: new(claim)},
@@ -233,41 +330,62 @@ func (s *Snapshots) follow(ctx context.Context, item v1alpha1.EvidenceItem, snap
 	if item.Volume == "" {
 		// Created by a pass that died before it wrote status: the volume is looked up again, from nothing that a tenant can write on the snapshot.
 		var err error
-		if item, _, err = s.identify(ctx, item); err != nil || item.Volume == "" {
+		item, _, err = s.identify(ctx, item)
+		switch {
+		case err != nil:
 			return item, Step{}, err
+		case item.State == v1alpha1.EvidenceGap:
+			return s.giveUp(item, snap, item.Message)
+		case item.Volume == "":
+			return item, Step{}, nil
 		}
 	}
 	if snap.Status == nil || snap.Status.BoundVolumeSnapshotContentName == nil {
-		return s.wait(item, "waits for the snapshot to be bound to its content"+snapshotError(snap))
+		return s.wait(item, snap, "waits for the snapshot to be bound to its content"+snapshotError(snap))
 	}
 	var content snapshotv1.VolumeSnapshotContent
 	name := *snap.Status.BoundVolumeSnapshotContentName
 	if err := s.Reader.Get(ctx, client.ObjectKey{Name: name}, &content); err != nil {
 		if apierrors.IsNotFound(err) {
-			return s.wait(item, fmt.Sprintf("waits for VolumeSnapshotContent %s, to which the snapshot says it is bound", name))
+			return s.wait(item, snap, fmt.Sprintf("waits for VolumeSnapshotContent %s, to which the snapshot says it is bound", name))
 		}
 		return item, Step{}, fmt.Errorf("reading VolumeSnapshotContent %s: %w", name, err)
 	}
 	if why := misbound(item.Volume, snap, &content); why != "" {
-		return s.wait(item, why)
+		return s.wait(item, snap, why)
 	}
 	item.Location = fmt.Sprintf("VolumeSnapshot %s/%s, VolumeSnapshotContent %s", snap.Namespace, snap.Name, content.Name)
-	if content.Spec.DeletionPolicy != snapshotv1.VolumeSnapshotContentRetain {
+	return s.secure(item, snap, &content)
+}
+
+// secure brings a snapshot that is bound as it should be to where nobody loses it any more.
+func (s *Snapshots) secure(item v1alpha1.EvidenceItem, snap *snapshotv1.VolumeSnapshot, content *snapshotv1.VolumeSnapshotContent) (v1alpha1.EvidenceItem, Step, error) {
+	if !retained(content) {
 		// Our own write, which no deadline ends: what was taken is not given up because it took long.
 		item.Message = "waits for the content's deletionPolicy to be Retain"
-		return item, Step{Retain: &content}, nil
+		return item, Step{Retain: content}, nil
 	}
-	retained := Step{Retained: &content}
-	if !ready(snap.Status.ReadyToUse) || content.Status == nil || !ready(content.Status.ReadyToUse) {
-		item, _, err := s.wait(item, "waits for the snapshot to be ready to use"+snapshotError(snap))
-		return item, retained, err
+	if !s.ready(item, snap, content) {
+		item, step, err := s.wait(item, snap, "waits for the snapshot to be ready to use"+snapshotError(snap))
+		step.Retained = content
+		if step.Remove == nil {
+			step.Keep = unkept(snap)
+		}
+		return item, step, err
 	}
 	item.State = v1alpha1.EvidenceCollected
 	item.Message = ""
 	if content.Status.CreationTime != nil {
 		item.TakenAt = metav1.NewTime(time.Unix(0, *content.Status.CreationTime))
 	}
-	return item, retained, nil
+	return item, Step{Retained: content, Keep: unkept(snap)}, nil
+}
+
+// ready reports whether the snapshot can be used. The content knows; the snapshot controller copies that to the snapshot, but not once that is being deleted. What has become ready is
+// not given up at the deadline because the copy is late.
+func (s *Snapshots) ready(item v1alpha1.EvidenceItem, snap *snapshotv1.VolumeSnapshot, content *snapshotv1.VolumeSnapshotContent) bool {
+	copied := snap.Status != nil && isTrue(snap.Status.ReadyToUse) || !snap.DeletionTimestamp.IsZero() || s.late(item)
+	return copied && content.Status != nil && isTrue(content.Status.ReadyToUse)
 }
 
 func ofClaim(snap *snapshotv1.VolumeSnapshot, name string) bool {
@@ -288,21 +406,23 @@ func misbound(volume string, snap *snapshotv1.VolumeSnapshot, content *snapshotv
 	return ""
 }
 
-// wait keeps the item pending until its deadline, and declares a gap after that.
-func (s *Snapshots) wait(item v1alpha1.EvidenceItem, message string) (v1alpha1.EvidenceItem, Step, error) {
-	if s.Now.After(item.Deadline.Time) {
-		return gap(item, "not done before the deadline: "+message), Step{}, nil
+// wait keeps the item pending until its deadline, and gives the snapshot up after that.
+func (s *Snapshots) wait(item v1alpha1.EvidenceItem, snap *snapshotv1.VolumeSnapshot, message string) (v1alpha1.EvidenceItem, Step, error) {
+	if s.late(item) {
+		return s.giveUp(item, snap, late+": "+message)
 	}
 	item.Message = message
 	return item, Step{}, nil
 }
 
-// RetainPatch is a JSON patch that makes exactly this content outlive its snapshot and its namespace.
-func RetainPatch(content *snapshotv1.VolumeSnapshotContent) ([]byte, error) {
-	return json.Marshal([]map[string]string{
-		{"op": "test", "path": "/metadata/uid", "value": string(content.UID)},
-		{"op": "replace", "path": "/spec/deletionPolicy", "value": string(snapshotv1.VolumeSnapshotContentRetain)},
-	})
+// giveUp declares a gap once the snapshot that came to nothing is being deleted and nothing of ours keeps it: while it exists, it keeps its claim from being deleted (finalizer
+// snapshot.storage.kubernetes.io/pvc-as-source-protection).
+func (s *Snapshots) giveUp(item v1alpha1.EvidenceItem, snap *snapshotv1.VolumeSnapshot, message string) (v1alpha1.EvidenceItem, Step, error) {
+	if !snap.DeletionTimestamp.IsZero() && !held(snap) {
+		return gap(item, message), Step{Gone: true}, nil
+	}
+	item.State, item.Message = v1alpha1.EvidencePending, message
+	return item, Step{Remove: snap}, nil
 }
 
 func gap(item v1alpha1.EvidenceItem, message string) v1alpha1.EvidenceItem {
@@ -311,7 +431,7 @@ func gap(item v1alpha1.EvidenceItem, message string) v1alpha1.EvidenceItem {
 	return item
 }
 
-func ready(b *bool) bool { return b != nil && *b }
+func isTrue(b *bool) bool { return b != nil && *b }
 
 func snapshotError(snap *snapshotv1.VolumeSnapshot) string {
 	if snap.Status == nil || snap.Status.Error == nil || snap.Status.Error.Message == nil {

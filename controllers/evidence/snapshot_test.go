@@ -2,9 +2,7 @@ package evidence
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -23,7 +21,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
-	"cofferdam.dev/cofferdam/controllers/measure"
 )
 
 func readerOf(objs ...client.Object) client.Reader {
@@ -118,10 +115,10 @@ func safe() *world {
 	w := untouched()
 	w.item.Subject.UID, w.item.Volume = "claim-uid", "vol-1"
 	w.snap = w.snapshots().build(client.ObjectKey{Namespace: "shop", Name: w.snapshots().snapshotName(w.item)}, w.claim.Name, "only")
-	w.snap.UID = "snap-uid"
+	w.snap.UID, w.snap.Labels[v1alpha1.EvidenceLabel] = "snap-uid", "kept"
 	w.snap.Status = &snapshotv1.VolumeSnapshotStatus{BoundVolumeSnapshotContentName: new("content"), ReadyToUse: new(true)}
 	w.content = &snapshotv1.VolumeSnapshotContent{
-		ObjectMeta: metav1.ObjectMeta{Name: "content", UID: "content-uid"},
+		ObjectMeta: metav1.ObjectMeta{Name: "content", UID: "content-uid", Labels: map[string]string{v1alpha1.EvidenceLabel: "kept"}},
 		Spec: snapshotv1.VolumeSnapshotContentSpec{
 			DeletionPolicy:    snapshotv1.VolumeSnapshotContentRetain,
 			VolumeSnapshotRef: corev1.ObjectReference{Namespace: "shop", Name: w.snap.Name, UID: "snap-uid"},
@@ -154,7 +151,7 @@ func (w *world) snapshots() *Snapshots {
 
 func (w *world) observe(t *testing.T) (v1alpha1.EvidenceItem, Step) {
 	t.Helper()
-	item, step, err := w.snapshots().Observe(context.Background(), w.item)
+	item, step, err := w.snapshots().observe(context.Background(), w.item)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,10 +163,19 @@ func (w *world) after(d time.Duration) *world {
 	return w
 }
 
-func changed(w *world, change func(*world)) *world {
-	change(w)
+func changed(w *world, changes ...func(*world)) *world {
+	for _, change := range changes {
+		change(w)
+	}
 	return w
 }
+
+// cameToNothing is a claim whose snapshot is bound and retained, and does not become ready.
+func cameToNothing() *world {
+	return changed(safe(), func(w *world) { w.snap.Status.ReadyToUse, w.content.Status.ReadyToUse = new(false), new(false) })
+}
+
+func beingDeleted(w *world) { w.snap.DeletionTimestamp = new(metav1.NewTime(now)) }
 
 func TestClaims(t *testing.T) {
 	mounting := func(name, uid string, volumes ...corev1.Volume) *corev1.Pod {
@@ -240,16 +246,17 @@ func TestObserveDeclaresGaps(t *testing.T) {
 		"snapshot of another claim": {changed(safe(), func(w *world) {
 			w.snap.Spec.Source.PersistentVolumeClaimName = new("decoy")
 		}), "not ours"},
-		"misbound at the deadline":  {changed(safe(), func(w *world) { w.content.Spec.VolumeSnapshotRef.UID = "other" }).after(time.Minute + 1), "points back"},
-		"not ready at the deadline": {changed(safe(), func(w *world) { w.snap.Status.ReadyToUse = new(false) }).after(time.Minute + 1), "ready to use"},
+		"removed after the deadline": {changed(untouched(), func(w *world) { w.item.Message = late + ": quota" }).after(time.Minute + 1), "quota"},
+		"being deleted, and let go":  {changed(cameToNothing(), beingDeleted, func(w *world) { w.snap.Finalizers = []string{"other"} }).after(time.Minute + 1), "ready to use"},
+		"unreadable at the deadline": {changed(safe(), func(w *world) { w.errs["VolumeSnapshot"] = errors.New("away") }).after(time.Minute + 1), "away"},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			item, step := tc.world.observe(t)
 			if item.State != v1alpha1.EvidenceGap || !strings.Contains(item.Message, tc.want) {
-				t.Errorf("Observe() = %s %q, want a gap: %q", item.State, item.Message, tc.want)
+				t.Errorf("observe() = %s %q, want a gap: %q", item.State, item.Message, tc.want)
 			}
-			if step.Create != nil || step.Retain != nil {
+			if step.Create != nil || step.Retain != nil || step.Keep != nil || step.Remove != nil {
 				t.Errorf("step = %+v, want nothing to write for a gap", step)
 			}
 		})
@@ -283,9 +290,9 @@ func TestObserveWaits(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			item, step := tc.world.observe(t)
 			if item.State != v1alpha1.EvidencePending || !strings.Contains(item.Message, tc.want) {
-				t.Errorf("Observe() = %s %q, want it to wait: %q", item.State, item.Message, tc.want)
+				t.Errorf("observe() = %s %q, want it to wait: %q", item.State, item.Message, tc.want)
 			}
-			if step.Create != nil || step.Retain != nil {
+			if step.Create != nil || step.Retain != nil || step.Keep != nil || step.Remove != nil {
 				t.Errorf("step = %+v, want nothing to write", step)
 			}
 			if got, want := step.Retained != nil, tc.want == "ready to use"; got != want {
@@ -312,15 +319,18 @@ func TestObserveCreates(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			item, step := tc.world.observe(t)
 			if item.State != v1alpha1.EvidencePending || step.Create == nil || step.Retain != nil {
-				t.Fatalf("Observe() = %+v, %+v, want a snapshot to create", item, step)
+				t.Fatalf("observe() = %+v, %+v, want a snapshot to create", item, step)
 			}
 			if item.Subject.UID != "claim-uid" {
 				t.Errorf("subject = %+v, want the UID of the claim to be recorded", item.Subject)
 			}
 			want := &snapshotv1.VolumeSnapshot{
 				ObjectMeta: metav1.ObjectMeta{
-					Namespace: "shop", Name: "cofferdam-inc-uid-" + strings.TrimPrefix(SnapshotID(claimKey), "snapshot-"), Labels: measure.OwnedLabels(incident()),
-					Annotations: map[string]string{v1alpha1.IncidentAnnotation: "soc/inc-1"},
+					Namespace: "shop", Name: "cofferdam-inc-uid-" + strings.TrimPrefix(SnapshotID(claimKey), "snapshot-"),
+					Labels: map[string]string{
+						"app.kubernetes.io/managed-by": "cofferdam", v1alpha1.IncidentUIDLabel: "inc-uid", v1alpha1.EvidenceLabel: "taking",
+					},
+					Annotations: map[string]string{v1alpha1.IncidentAnnotation: "soc/inc-1"}, Finalizers: []string{v1alpha1.EvidenceFinalizer},
 				},
 				Spec: snapshotv1.VolumeSnapshotSpec{
 					Source: snapshotv1.VolumeSnapshotSource{PersistentVolumeClaimName: new("data")}, VolumeSnapshotClassName: new(tc.want),
@@ -341,11 +351,15 @@ func TestObserveRetainsFirst(t *testing.T) {
 	})
 	item, step := w.observe(t)
 	if item.State != v1alpha1.EvidencePending || step.Retain == nil || step.Retain.UID != "content-uid" || step.Create != nil {
-		t.Errorf("Observe() = %+v, %+v, want Retain first", item, step)
+		t.Errorf("observe() = %+v, %+v, want Retain first", item, step)
 	}
 	w = changed(safe(), func(w *world) { w.content.Spec.DeletionPolicy = snapshotv1.VolumeSnapshotContentDelete })
 	if item, step := w.observe(t); item.State != v1alpha1.EvidencePending || step.Retain == nil {
-		t.Errorf("Observe() of a ready snapshot = %+v, %+v, want Retain before it counts", item, step)
+		t.Errorf("observe() of a ready snapshot = %+v, %+v, want Retain before it counts", item, step)
+	}
+	w = changed(safe(), func(w *world) { w.content.Labels = nil })
+	if item, step := w.observe(t); item.State != v1alpha1.EvidencePending || step.Retain == nil {
+		t.Errorf("observe() of a content that is retained and not marked = %+v, %+v, want it marked before it counts", item, step)
 	}
 }
 
@@ -357,10 +371,18 @@ func TestObserveCollects(t *testing.T) {
 	want.State, want.Message, want.TakenAt = v1alpha1.EvidenceCollected, "", metav1.NewTime(now.Add(-time.Minute))
 	want.Location = "VolumeSnapshot shop/" + w.snap.Name + ", VolumeSnapshotContent content"
 	if diff := cmp.Diff(want, item); diff != "" {
-		t.Errorf("Observe() (-want +got):\n%s", diff)
+		t.Errorf("observe() (-want +got):\n%s", diff)
 	}
 	if step.Create != nil || step.Retain != nil || step.Retained == nil || step.Retained.UID != "content-uid" {
 		t.Errorf("step = %+v, want only that Retain was observed", step)
+	}
+	for what, w := range map[string]*world{
+		"whose status is not copied any more since it is being deleted": changed(safe(), beingDeleted, func(w *world) { w.snap.Status.ReadyToUse = nil }),
+		"whose status is copied late":                                   changed(safe(), func(w *world) { w.snap.Status.ReadyToUse = nil }).after(time.Minute + 1),
+	} {
+		if item, step := w.observe(t); item.State != v1alpha1.EvidenceCollected || step.Remove != nil {
+			t.Errorf("a snapshot %s = %+v, %+v, want it collected", what, item, step)
+		}
 	}
 	if late, _ := safe().after(time.Hour).observe(t); late.State != v1alpha1.EvidenceCollected {
 		t.Errorf("a snapshot that is ready when it is first looked at after the deadline = %+v, want it collected", late)
@@ -373,7 +395,7 @@ func TestObserveLeavesSettledItemsAlone(t *testing.T) {
 		w.item.State = state
 		w.errs["VolumeSnapshot"] = errors.New("must not be read")
 		if item, step := w.observe(t); !cmp.Equal(w.item, item) || step != (Step{}) {
-			t.Errorf("Observe() of a %s item = %+v, %+v", state, item, step)
+			t.Errorf("observe() of a %s item = %+v, %+v", state, item, step)
 		}
 	}
 }
@@ -385,28 +407,35 @@ func TestObserveTellsWhatCouldNotBeRead(t *testing.T) {
 	} {
 		t.Run(kind, func(t *testing.T) {
 			w.errs[kind] = errors.New("away")
-			item, step, err := w.snapshots().Observe(context.Background(), w.item)
+			item, step, err := w.snapshots().observe(context.Background(), w.item)
 			if err == nil || item.State != v1alpha1.EvidencePending || step != (Step{}) {
-				t.Errorf("Observe() = %+v, %+v, %v, want it pending with an error", item, step, err)
+				t.Errorf("observe() = %+v, %+v, %v, want it pending with an error", item, step, err)
 			}
 		})
 	}
 }
 
-func TestRetainPatch(t *testing.T) {
-	raw, err := RetainPatch(safe().content)
-	if err != nil {
-		t.Fatal(err)
+// A snapshot that is not ready keeps its claim from being deleted, so it goes before the gap is declared.
+func TestObserveRemovesWhatCameToNothing(t *testing.T) {
+	cases := map[string]struct {
+		world *world
+		want  string
+	}{
+		"not ready at the deadline": {cameToNothing().after(time.Minute + 1), late + ": waits for the snapshot to be ready to use"},
+		"unbound at the deadline":   {changed(safe(), func(w *world) { w.snap.Status = nil }).after(time.Minute + 1), "bound to its content"},
+		"misbound at the deadline":  {changed(safe(), func(w *world) { w.content.Spec.VolumeSnapshotRef.UID = "other" }).after(time.Minute + 1), "points back"},
+		"being deleted and held":    {changed(cameToNothing(), beingDeleted).after(time.Minute + 1), "ready to use"},
+		"its claim is gone":         {changed(cameToNothing(), func(w *world) { w.item.Volume, w.claim = "", nil }), "the claim does not exist any more"},
 	}
-	var got []map[string]string
-	if err := json.Unmarshal(raw, &got); err != nil {
-		t.Fatal(err)
-	}
-	want := []map[string]string{
-		{"op": "test", "path": "/metadata/uid", "value": "content-uid"},
-		{"op": "replace", "path": "/spec/deletionPolicy", "value": "Retain"},
-	}
-	if !slices.EqualFunc(want, got, func(a, b map[string]string) bool { return cmp.Equal(a, b) }) {
-		t.Errorf("RetainPatch() = %v, want %v", got, want)
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			item, step := tc.world.observe(t)
+			if item.State != v1alpha1.EvidencePending || !strings.Contains(item.Message, tc.want) {
+				t.Errorf("observe() = %s %q, want it pending until the snapshot is gone: %q", item.State, item.Message, tc.want)
+			}
+			if step.Remove == nil || step.Remove.UID != "snap-uid" || step.Keep != nil || step.Create != nil || step.Retain != nil {
+				t.Errorf("step = %+v, want only the snapshot removed", step)
+			}
+		})
 	}
 }
