@@ -1,0 +1,333 @@
+package store_test
+
+import (
+	"encoding/xml"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// fakeS3 answers the calls of the S3 API that a store makes, on loopback. Bodies go to files, so that they do not count as memory of the store.
+type fakeS3 struct {
+	*httptest.Server
+	t   *testing.T
+	dir string
+
+	mu      sync.Mutex
+	objects map[string]fakeObject
+	uploads map[string]*fakeUpload
+	next    int
+	// requests are the changes that were asked for: method, key and the headers that matter.
+	requests []string
+	// refuse answers everything with this status and code.
+	refuse *fakeRefusal
+	// deaf does not heed If-None-Match; blind does not show locks.
+	deaf, blind bool
+	now         time.Time
+}
+
+type fakeObject struct {
+	file     string
+	size     int64
+	modified time.Time
+	lock     [2]string
+}
+
+type fakeUpload struct {
+	key       string
+	parts     map[int]string
+	lock      [2]string
+	initiated time.Time
+}
+
+type fakeRefusal struct {
+	status int
+	code   string
+}
+
+func newFakeS3(t *testing.T) *fakeS3 {
+	t.Helper()
+	f := &fakeS3{t: t, dir: t.TempDir(), objects: map[string]fakeObject{}, uploads: map[string]*fakeUpload{}, now: time.Now().Truncate(time.Second)}
+	f.Server = httptest.NewServer(f)
+	t.Cleanup(f.Close)
+	return f
+}
+
+// url is that of a store in the fake.
+func (f *fakeS3) url(extra string) string {
+	return "s3://evidence?region=eu-north-1&use_path_style=true&endpoint=" + url.QueryEscape(f.URL) + extra
+}
+
+func (f *fakeS3) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	key, ok := strings.CutPrefix(r.URL.Path, "/evidence")
+	key = strings.TrimPrefix(key, "/")
+	switch {
+	case f.refuse != nil:
+		f.fail(w, r, f.refuse.status, f.refuse.code)
+	case !ok:
+		f.fail(w, r, 404, "NoSuchBucket")
+	case key == "":
+		f.list(w, r)
+	default:
+		f.serve(w, r, key)
+	}
+}
+
+func (f *fakeS3) serve(w http.ResponseWriter, r *http.Request, key string) {
+	q := r.URL.Query()
+	switch {
+	case r.Method == http.MethodPost && q.Has("uploads"):
+		f.begin(w, r, key)
+	case r.Method == http.MethodPost:
+		f.complete(w, r, key, q.Get("uploadId"))
+	case r.Method == http.MethodPut && q.Has("uploadId"):
+		f.part(w, r, q)
+	case r.Method == http.MethodPut && r.Header.Get("X-Amz-Copy-Source") != "":
+		f.copy(w, r, key)
+	case r.Method == http.MethodPut:
+		f.put(w, r, key)
+	case r.Method == http.MethodDelete:
+		f.delete(w, r, key, q.Get("uploadId"))
+	default:
+		f.get(w, r, key)
+	}
+}
+
+func (f *fakeS3) fail(w http.ResponseWriter, r *http.Request, status int, code string) {
+	w.Header().Set("Content-Type", "application/xml")
+	w.WriteHeader(status)
+	if r.Method != http.MethodHead {
+		fmt.Fprintf(w, "<Error><Code>%s</Code><Message>text \u202ethat runs backwards</Message></Error>", code)
+	}
+}
+
+// keep writes a body to a file. It takes bodies as they are, not in signed chunks; over plain HTTP the client sends no others.
+func (f *fakeS3) keep(r io.Reader) (string, int64) {
+	file, err := os.CreateTemp(f.dir, "")
+	if err != nil {
+		f.t.Error(err)
+		return "", 0
+	}
+	n, err := io.Copy(file, r)
+	if err != nil {
+		f.t.Logf("a body that broke off: %v", err)
+	}
+	if err := file.Close(); err != nil {
+		f.t.Error(err)
+	}
+	return file.Name(), n
+}
+
+func lockOf(r *http.Request) [2]string {
+	return [2]string{r.Header.Get("X-Amz-Object-Lock-Mode"), r.Header.Get("X-Amz-Object-Lock-Retain-Until-Date")}
+}
+
+func (f *fakeS3) note(r *http.Request, what, key string) {
+	lock := lockOf(r)
+	words := []string{what, key, r.Header.Get("If-None-Match"), lock[0], lock[1]}
+	f.requests = append(f.requests, strings.Join(slices.DeleteFunc(words, func(w string) bool { return w == "" }), " "))
+}
+
+func (f *fakeS3) put(w http.ResponseWriter, r *http.Request, key string) {
+	if strings.Contains(r.Header.Get("Content-Encoding"), "aws-chunked") {
+		f.t.Error("the fake does not take apart chunks")
+	}
+	file, size := f.keep(r.Body)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.note(r, "PUT", key)
+	if size != r.ContentLength {
+		return // S3 stores nothing either.
+	}
+	if lockOf(r)[0] != "" && r.Header.Get("X-Amz-Checksum-Crc32") == "" {
+		f.fail(w, r, 400, "InvalidRequest")
+		return
+	}
+	if _, taken := f.objects[key]; taken && r.Header.Get("If-None-Match") == "*" && !f.deaf {
+		f.fail(w, r, 412, "PreconditionFailed")
+		return
+	}
+	f.objects[key] = fakeObject{file: file, size: size, modified: f.now, lock: lockOf(r)}
+}
+
+func (f *fakeS3) copy(w http.ResponseWriter, r *http.Request, key string) {
+	source, err := url.QueryUnescape(r.Header.Get("X-Amz-Copy-Source"))
+	if err != nil {
+		f.t.Error(err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.note(r, "COPY", key)
+	from, ok := f.objects[strings.TrimPrefix(source, "evidence/")]
+	if !ok {
+		f.fail(w, r, 404, "NoSuchKey")
+		return
+	}
+	f.objects[key] = fakeObject{file: from.file, size: from.size, modified: f.now, lock: lockOf(r)}
+	fmt.Fprint(w, "<CopyObjectResult><ETag>\"x\"</ETag></CopyObjectResult>")
+}
+
+func (f *fakeS3) get(w http.ResponseWriter, r *http.Request, key string) {
+	f.mu.Lock()
+	o, ok := f.objects[key]
+	blind := f.blind
+	f.mu.Unlock()
+	if !ok {
+		f.fail(w, r, 404, "NoSuchKey")
+		return
+	}
+	w.Header().Set("Last-Modified", o.modified.UTC().Format(http.TimeFormat))
+	w.Header().Set("Content-Length", strconv.FormatInt(o.size, 10))
+	if o.lock[0] != "" && !blind {
+		w.Header().Set("X-Amz-Object-Lock-Mode", o.lock[0])
+		w.Header().Set("X-Amz-Object-Lock-Retain-Until-Date", o.lock[1])
+	}
+	if r.Method == http.MethodHead {
+		return
+	}
+	file, err := os.Open(o.file)
+	if err != nil {
+		f.t.Error(err)
+		return
+	}
+	defer file.Close()
+	if _, err := io.Copy(w, file); err != nil {
+		f.t.Logf("a reader that went away: %v", err)
+	}
+}
+
+func (f *fakeS3) delete(w http.ResponseWriter, r *http.Request, key, upload string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if upload != "" {
+		f.note(r, "ABORT", key)
+		delete(f.uploads, upload)
+	} else {
+		f.note(r, "DELETE", key)
+		delete(f.objects, key)
+	}
+	w.WriteHeader(204)
+}
+
+func (f *fakeS3) begin(w http.ResponseWriter, r *http.Request, key string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.note(r, "BEGIN", key)
+	f.next++
+	id := strconv.Itoa(f.next)
+	f.uploads[id] = &fakeUpload{key: key, parts: map[int]string{}, lock: lockOf(r), initiated: f.now}
+	fmt.Fprintf(w, "<InitiateMultipartUploadResult><UploadId>%s</UploadId></InitiateMultipartUploadResult>", id)
+}
+
+func (f *fakeS3) part(w http.ResponseWriter, r *http.Request, q url.Values) {
+	file, size := f.keep(r.Body)
+	number, err := strconv.Atoi(q.Get("partNumber"))
+	if err != nil {
+		f.t.Error(err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	u := f.uploads[q.Get("uploadId")]
+	if u == nil || size != r.ContentLength {
+		f.fail(w, r, 404, "NoSuchUpload")
+		return
+	}
+	u.parts[number] = file
+	w.Header().Set("ETag", `"`+strconv.Itoa(number)+`"`)
+}
+
+func (f *fakeS3) complete(w http.ResponseWriter, r *http.Request, key, id string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.note(r, "COMPLETE", key)
+	u := f.uploads[id]
+	if u == nil {
+		f.fail(w, r, 404, "NoSuchUpload")
+		return
+	}
+	if _, taken := f.objects[key]; taken && r.Header.Get("If-None-Match") == "*" {
+		f.fail(w, r, 412, "PreconditionFailed")
+		return
+	}
+	var readers []io.Reader
+	for n := 1; n <= len(u.parts); n++ {
+		part, err := os.Open(u.parts[n])
+		if err != nil {
+			f.t.Error(err)
+			return
+		}
+		defer part.Close()
+		readers = append(readers, part)
+	}
+	file, size := f.keep(io.MultiReader(readers...))
+	f.objects[key] = fakeObject{file: file, size: size, modified: f.now, lock: u.lock}
+	delete(f.uploads, id)
+	fmt.Fprint(w, "<CompleteMultipartUploadResult><ETag>\"x\"</ETag></CompleteMultipartUploadResult>")
+}
+
+type fakeContent struct {
+	Key          string
+	Size         int64
+	LastModified time.Time
+}
+
+type fakeListing struct {
+	XMLName               xml.Name `xml:"ListBucketResult"`
+	IsTruncated           bool
+	NextContinuationToken string `xml:",omitempty"`
+	Contents              []fakeContent
+}
+
+// pageOf is small, so that listings go over several pages.
+const pageOf = 3
+
+func (f *fakeS3) list(w http.ResponseWriter, r *http.Request) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	q := r.URL.Query()
+	if q.Has("uploads") {
+		fmt.Fprint(w, "<ListMultipartUploadsResult><IsTruncated>false</IsTruncated>")
+		for id, u := range f.uploads {
+			if strings.HasPrefix(u.key, q.Get("prefix")) {
+				fmt.Fprintf(w, "<Upload><Key>%s</Key><UploadId>%s</UploadId><Initiated>%s</Initiated></Upload>", u.key, id, u.initiated.UTC().Format(time.RFC3339))
+			}
+		}
+		fmt.Fprint(w, "</ListMultipartUploadsResult>")
+		return
+	}
+	var out fakeListing
+	for key, o := range f.objects {
+		if strings.HasPrefix(key, q.Get("prefix")) && key > q.Get("continuation-token") {
+			out.Contents = append(out.Contents, fakeContent{key, o.size, o.modified.UTC()})
+		}
+	}
+	slices.SortFunc(out.Contents, func(a, b fakeContent) int { return strings.Compare(a.Key, b.Key) })
+	if len(out.Contents) > pageOf {
+		out.Contents, out.IsTruncated = out.Contents[:pageOf], true
+		out.NextContinuationToken = out.Contents[pageOf-1].Key
+	}
+	if err := xml.NewEncoder(w).Encode(out); err != nil {
+		f.t.Error(err)
+	}
+}
+
+// keys are those of all objects, sorted.
+func (f *fakeS3) keys() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var keys []string
+	for key := range f.objects {
+		keys = append(keys, key)
+	}
+	slices.Sort(keys)
+	return keys
+}
