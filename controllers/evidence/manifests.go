@@ -2,14 +2,11 @@
 package evidence
 
 import (
-	"bytes"
-	"compress/gzip"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"io"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -19,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
@@ -67,18 +65,17 @@ func gatherOwners(ctx context.Context, r client.Reader, pod *corev1.Pod) ([]json
 	var out []json.RawMessage
 	owner := metav1.GetControllerOf(pod)
 	for i := 0; owner != nil && i < maxOwners; i++ {
-		obj := &unstructured.Unstructured{}
-		obj.SetAPIVersion(owner.APIVersion)
-		obj.SetKind(owner.Kind)
+		obj := ownerObject(owner)
 		err := r.Get(ctx, client.ObjectKey{Namespace: pod.Namespace, Name: owner.Name}, obj)
-		if apierrors.IsNotFound(err) || apierrors.IsForbidden(err) || apimeta.IsNoMatchError(err) {
-			raw, merr := json.Marshal(map[string]any{"ownerReference": owner, "notRead": err.Error()})
+		if unreadable(ctx, owner.APIVersion, err) {
+			raw, merr := json.Marshal(map[string]any{"ownerReference": owner, "notRead": oneLine(err.Error())})
 			return append(out, raw), merr
 		}
 		if err != nil {
 			return nil, fmt.Errorf("reading owner %s %s/%s: %w", owner.Kind, pod.Namespace, owner.Name, err)
 		}
-		raw, err := obj.MarshalJSON()
+		withoutData(obj)
+		raw, err := json.Marshal(obj)
 		if err != nil {
 			return nil, fmt.Errorf("encoding owner %s %s/%s: %w", owner.Kind, pod.Namespace, owner.Name, err)
 		}
@@ -86,6 +83,34 @@ func gatherOwners(ctx context.Context, r client.Reader, pod *corev1.Pod) ([]json
 		owner = metav1.GetControllerOf(obj)
 	}
 	return out, nil
+}
+
+// ownerObject is what an owner is read into. Whoever makes a pod chooses what it says its owner is, so that a Secret must not come into the evidence as one: of kinds that hold data only the metadata is read.
+func ownerObject(owner *metav1.OwnerReference) client.Object {
+	gvk := schema.FromAPIVersionAndKind(owner.APIVersion, owner.Kind)
+	if holdsData(gvk) {
+		obj := &metav1.PartialObjectMetadata{}
+		obj.SetGroupVersionKind(gvk)
+		return obj
+	}
+	obj := &unstructured.Unstructured{}
+	obj.SetGroupVersionKind(gvk)
+	return obj
+}
+
+// holdsData reports whether objects of the kind hold data that are not for the evidence.
+func holdsData(gvk schema.GroupVersionKind) bool {
+	return gvk.Group == "" && (gvk.Kind == "Secret" || gvk.Kind == "ConfigMap")
+}
+
+// unreadable reports whether an object is to be named as not read rather than asked for again: it does not exist, or the operator may not read it, or whatever else the reason is, it is of an API that
+// Kubernetes does not have of itself. Whoever makes a pod chooses what it says its owner is, and must not delay containment by naming an API whose server is down.
+func unreadable(ctx context.Context, apiVersion string, err error) bool {
+	if err == nil || ctx.Err() != nil {
+		return false
+	}
+	group := schema.FromAPIVersionAndKind(apiVersion, "").Group
+	return apierrors.IsNotFound(err) || apierrors.IsForbidden(err) || apimeta.IsNoMatchError(err) || !ownGroup(group)
 }
 
 // RecordName is the name of the ConfigMap that keeps a pod's record.
@@ -100,12 +125,8 @@ func ConfigMapFor(inc *v1alpha1.Incident, namespace string, record *Record) (*co
 	if err != nil {
 		return nil, fmt.Errorf("encoding the record of Pod %s/%s: %w", record.Pod.Namespace, record.Pod.Name, err)
 	}
-	var packed bytes.Buffer
-	zip := gzip.NewWriter(&packed)
-	if _, err := zip.Write(raw); err != nil {
-		return nil, fmt.Errorf("compressing the record of Pod %s/%s: %w", record.Pod.Namespace, record.Pod.Name, err)
-	}
-	if err := zip.Close(); err != nil {
+	packed, err := pack(raw)
+	if err != nil {
 		return nil, fmt.Errorf("compressing the record of Pod %s/%s: %w", record.Pod.Namespace, record.Pod.Name, err)
 	}
 	labels := measure.OwnedLabels(inc)
@@ -115,19 +136,18 @@ func ConfigMapFor(inc *v1alpha1.Incident, namespace string, record *Record) (*co
 			Namespace: namespace, Name: RecordName(inc, string(record.Pod.UID)), Labels: labels, Annotations: measure.OwnedAnnotations(inc),
 		},
 		Immutable:  new(true),
-		BinaryData: map[string][]byte{manifestsKey: packed.Bytes()},
+		BinaryData: map[string][]byte{manifestsKey: packed},
 	}, nil
 }
 
-// Unpack reads the record that ConfigMapFor has packed.
+// Unpack reads a record that fits into one ConfigMap. ReadRecord reads those of any size.
 func Unpack(cm *corev1.ConfigMap) (*Record, error) {
-	zip, err := gzip.NewReader(bytes.NewReader(cm.BinaryData[manifestsKey]))
+	document, err := unpackDocument(cm.BinaryData[manifestsKey])
 	if err != nil {
 		return nil, fmt.Errorf("unpacking ConfigMap %s/%s: %w", cm.Namespace, cm.Name, err)
 	}
 	var record Record
-	// A record is bounded when it is packed; the bound here is against one that somebody else has put there.
-	if err := json.NewDecoder(io.LimitReader(zip, 64<<20)).Decode(&record); err != nil {
+	if err := json.Unmarshal(document, &record); err != nil {
 		return nil, fmt.Errorf("reading the record in ConfigMap %s/%s: %w", cm.Namespace, cm.Name, err)
 	}
 	return &record, nil
