@@ -43,6 +43,8 @@ type ExportOptions struct {
 	Now time.Time
 	// Tool is the program and its version.
 	Tool string
+	// Head, if set, is a head that was seen before; Exported tells whether the ledger still fits it.
+	Head *Pin
 	// Progress, if set, is told after each piece what is being done, and how much of it, in bytes.
 	Progress func(step string, done, total int64)
 }
@@ -60,6 +62,8 @@ type Exported struct {
 	Incomplete []string
 	// Unsigned is how many entries follow the last head.
 	Unsigned int64
+	// HeadProblem says how the ledger does not fit the head that was given: it was cut off or written anew. It is a *DamageError, and nil if the head fits or none was given.
+	HeadProblem error
 }
 
 // Export writes the archive of an Incident to w: the ledger, its heads and keys, and every item that it names, once. What the store holds is verified first, and the error is a *DamageError if the ledger is not
@@ -274,6 +278,9 @@ func (x *export) result() *Exported {
 	}
 	if heads := x.ledger.Heads(); len(heads) > 0 {
 		out.Unsigned -= heads[len(heads)-1].Seq
+	}
+	if pin := x.options.Head; pin != nil {
+		out.HeadProblem = x.ledger.Contains(pin.Seq, pin.Digest)
 	}
 	for digest, reason := range x.absent {
 		if x.inventory.byDigest[digest].removed > 0 {

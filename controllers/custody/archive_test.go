@@ -420,6 +420,16 @@ func TestWhatOnlyAPinShows(t *testing.T) {
 	}
 }
 
+func TestExportTellsWhenTheLedgerDoesNotFitAHead(t *testing.T) {
+	m, last := sample(t)
+	for seq, fits := range map[int64]bool{last.Seq: true, last.Seq + 1: false, 1: false} {
+		x, err := Export(t.Context(), m, incident, io.Discard, ExportOptions{Now: start, Head: &Pin{Seq: seq, Digest: last.Digest}})
+		if err != nil || (x.HeadProblem == nil) != fits {
+			t.Errorf("entry %d: %v, %v", seq, x.HeadProblem, err)
+		}
+	}
+}
+
 func TestEntriesAfterTheLastHeadAreSaidNotToBeSigned(t *testing.T) {
 	m, _ := sample(t)
 	add(t, open(t, m), facts("later", 2)...)

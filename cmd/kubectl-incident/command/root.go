@@ -19,7 +19,8 @@ type exitCode int
 
 func (c exitCode) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
 
-// Run runs the command line and returns the exit code: 0 after help; after explain 0 if the pod is isolated and 1 if it leaks; 2 if that is not known, and after every error. An error is one line on errOut.
+// Run runs the command line and returns the exit code: 0 after help; after explain 0 if the pod is isolated, 1 if it leaks, and 2 if that is not known; after evidence list 0; after evidence export 0 if
+// the archive is complete and 1 if something is missing in it; after evidence verify 0 if the archive is genuine and 1 if it is not; and 2 after every error. An error is one line on errOut.
 func Run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) int {
 	root := newRoot(genericiooptions.IOStreams{In: in, Out: out, ErrOut: errOut})
 	root.SetArgs(append([]string{}, args...)) // cobra takes nil for the arguments of the process
@@ -39,7 +40,7 @@ func Run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 func newRoot(streams genericiooptions.IOStreams) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "kubectl-incident",
-		Short: "Answers questions about incidents and quarantined pods",
+		Short: "Answers questions about incidents, their evidence and quarantined pods",
 		Annotations: map[string]string{
 			cobra.CommandDisplayNameAnnotation: "kubectl incident",
 		},
@@ -57,6 +58,6 @@ func newRoot(streams genericiooptions.IOStreams) *cobra.Command {
 	cluster := genericclioptions.NewConfigFlags(true)
 	cluster.CacheDir = nil // nothing is kept
 	cluster.AddFlags(root.PersistentFlags())
-	root.AddCommand(newExplain(streams, cluster))
+	root.AddCommand(newExplain(streams, cluster), newEvidence(streams, cluster))
 	return root
 }
