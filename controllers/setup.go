@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/kubernetes"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -24,11 +25,13 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
+	"cofferdam.dev/cofferdam/controllers/evidence"
 	"cofferdam.dev/cofferdam/controllers/follow"
 	"cofferdam.dev/cofferdam/controllers/foreign"
 	"cofferdam.dev/cofferdam/controllers/incident"
 	"cofferdam.dev/cofferdam/controllers/isolation"
 	"cofferdam.dev/cofferdam/controllers/recoveryplan"
+	"cofferdam.dev/cofferdam/controllers/store"
 )
 
 // OperatorNamespace is the namespace that config/default installs into.
@@ -38,6 +41,10 @@ const OperatorNamespace = "cofferdam-system"
 type Options struct {
 	// OperatorNamespace is where evidence and refusals are kept. Default OperatorNamespace.
 	OperatorNamespace string
+	// EvidenceStore is the URL of the store that is used where standing orders name none, such as "file:///var/lib/cofferdam/evidence".
+	EvidenceStore string
+	// OpenStore replaces store.Open, for tests that make stores fail.
+	OpenStore func(ctx context.Context, url string, opts store.Options) (*store.Store, error)
 	// Client replaces the manager's client, for tests that fail or count writes.
 	Client client.Client
 	// Clock replaces the real clock.
@@ -80,6 +87,16 @@ func CacheOptions() cache.Options {
 	}}
 }
 
+// backgroundTasks is how many evidence items and ledgers are worked on at once. Each holds a few buffers.
+const backgroundTasks = 16
+
+// collectors are asked in this order: the most volatile evidence first.
+func collectors(clients kubernetes.Interface) []evidence.Collector {
+	return []evidence.Collector{
+		evidence.Manifests{}, evidence.Surroundings{}, evidence.NewLogs(evidence.NewLogSource(clients.CoreV1())), evidence.VolumeSnapshots{},
+	}
+}
+
 // Setup registers every controller with the manager.
 func Setup(mgr ctrl.Manager, opts Options) error {
 	if opts.OperatorNamespace == "" {
@@ -97,13 +114,26 @@ func Setup(mgr ctrl.Manager, opts Options) error {
 	if err != nil {
 		return fmt.Errorf("preparing discovery: %w", err)
 	}
+	clients, err := kubernetes.NewForConfigAndClient(mgr.GetConfig(), mgr.GetHTTPClient())
+	if err != nil {
+		return fmt.Errorf("preparing clients: %w", err)
+	}
 	ctx := context.Background()
 	index := isolation.NewIndex()
 	follower := &follow.Follower{Cache: mgr.GetCache(), Discovery: disco, Index: index}
 	if err := follower.Register(ctx); err != nil {
 		return err
 	}
+	background := evidence.NewBackground(backgroundTasks)
+	if err := mgr.Add(background); err != nil {
+		return fmt.Errorf("adding the background tasks: %w", err)
+	}
+	stores := &evidence.Stores{
+		Default: opts.EvidenceStore, Reader: mgr.GetAPIReader(), Namespace: opts.OperatorNamespace, Clock: opts.Clock, OpenStore: opts.OpenStore,
+	}
+	keys := &evidence.Keys{Client: mgr.GetClient(), Namespace: opts.OperatorNamespace}
 	incidents := &incident.Reconciler{
+		Books: incident.NewBooks(stores, keys, background, opts.Clock), Background: background, Collectors: collectors(clients),
 		Client: opts.Client, Live: mgr.GetAPIReader(), Cached: mgr.GetCache(), Recorder: mgr.GetEventRecorder("cofferdam"), Clock: opts.Clock,
 		Follower: follower, Index: index, Tamperings: incident.NewTamperings(),
 		Foreign: &foreign.Finder{Discovery: disco, Clock: opts.Clock}, OperatorNamespace: opts.OperatorNamespace,

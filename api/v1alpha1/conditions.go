@@ -18,6 +18,10 @@ const (
 	// everything else is settled but some of it could not be had.
 	ConditionEvidenceCollected = "EvidenceCollected"
 
+	// ConditionCustody is True when everything that was done and collected is in the ledger, whose head is signed, and the store has confirmed both. While it is not True, nothing
+	// destructive is done.
+	ConditionCustody = "Custody"
+
 	// ConditionRecovered is True when every step of the recovery plan has succeeded.
 	ConditionRecovered = "Recovered"
 
@@ -102,6 +106,20 @@ const (
 	ReasonCollecting = "Collecting"
 	// ReasonGaps (False) says that everything is settled, and that the named items could not be had.
 	ReasonGaps = "Gaps"
+	// ReasonRemoved (False) says that evidence was removed after an approved release.
+	ReasonRemoved = "Removed"
+)
+
+// Reasons of the Custody condition.
+const (
+	// ReasonLedgerSigned (True) says that the ledger has everything and that its head is signed.
+	ReasonLedgerSigned = "LedgerSigned"
+	// ReasonStoreUnavailable (Unknown) says that the store could not be written or read; the message says why.
+	ReasonStoreUnavailable = "StoreUnavailable"
+	// ReasonLedgerDamaged (False) says that the ledger in the store is not what was written; the message names the place.
+	ReasonLedgerDamaged = "LedgerDamaged"
+	// ReasonRecording (Unknown) says that entries are being written.
+	ReasonRecording = "Recording"
 )
 
 // Reasons of the Recovered and Released conditions.

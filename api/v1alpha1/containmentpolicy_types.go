@@ -211,9 +211,222 @@ const (
 	SnapshotSkip SnapshotOrder = "Skip"
 )
 
+// VolumeGroupUse says whether volumes that belong together are snapshotted at one moment.
+// +kubebuilder:validation:Enum=Never;Prefer;Require
+type VolumeGroupUse string
+
+const (
+	// VolumeGroupNever takes a snapshot of each volume by itself.
+	VolumeGroupNever VolumeGroupUse = "Never"
+	// VolumeGroupPrefer takes one VolumeGroupSnapshot where the cluster and the driver can, and single snapshots elsewhere.
+	VolumeGroupPrefer VolumeGroupUse = "Prefer"
+	// VolumeGroupRequire takes a VolumeGroupSnapshot or declares a gap.
+	VolumeGroupRequire VolumeGroupUse = "Require"
+)
+
+// CollectOrder says whether something is collected.
+// +kubebuilder:validation:Enum=Collect;Skip
+type CollectOrder string
+
+const (
+	// Collect collects it.
+	Collect CollectOrder = "Collect"
+	// Skip leaves it out.
+	Skip CollectOrder = "Skip"
+)
+
+// GapHandling says what an evidence gap holds back.
+// +kubebuilder:validation:Enum=Continue;RequireWaiver
+type GapHandling string
+
+const (
+	// GapContinue names the gap and goes on.
+	GapContinue GapHandling = "Continue"
+	// GapRequireWaiver holds every destructive measure and every recovery step until a person has waived the gaps.
+	GapRequireWaiver GapHandling = "RequireWaiver"
+)
+
+// LogOrders says what is kept of the containers' logs.
+// +kubebuilder:validation:MinProperties=1
+type LogOrders struct {
+	// collect is "Collect" (default) or "Skip".
+	// +optional
+	// +default="Collect"
+	Collect CollectOrder `json:"collect,omitempty"`
+
+	// maxBytes is how much is kept of each log, that is of each instance of each container, in bytes, 1024 to 17179869184 (16 GiB). A log that is longer is cut at its end, and
+	// the evidence says so. Default 67108864 (64 MiB).
+	// +optional
+	// +default=67108864
+	// +kubebuilder:validation:Minimum=1024
+	// +kubebuilder:validation:Maximum=17179869184
+	MaxBytes int64 `json:"maxBytes,omitempty"`
+
+	// deadlineSeconds is how long the logs of one pod may take, in seconds, 5 to 86400. What has arrived by then is kept, and said to be incomplete. Default 600.
+	// +optional
+	// +default=600
+	// +kubebuilder:validation:Minimum=5
+	// +kubebuilder:validation:Maximum=86400
+	DeadlineSeconds int32 `json:"deadlineSeconds,omitempty"`
+}
+
+// CheckpointOrders says whether containers are checkpointed.
+// +kubebuilder:validation:MinProperties=1
+type CheckpointOrders struct {
+	// collect is "Skip" (default), or "Collect", which asks the kubelet for a checkpoint of every running container: its memory and its open files. A checkpoint contains every
+	// secret that the container had in memory. It stays on the node's disk, and the evidence says where. Where kubelet or container runtime cannot do it, that is a gap.
+	// +optional
+	// +default="Skip"
+	Collect CollectOrder `json:"collect,omitempty"`
+
+	// deadlineSeconds is how long the checkpoints of one pod may take, in seconds, 5 to 86400. Default 300.
+	// +optional
+	// +default=300
+	// +kubebuilder:validation:Minimum=5
+	// +kubebuilder:validation:Maximum=86400
+	DeadlineSeconds int32 `json:"deadlineSeconds,omitempty"`
+}
+
+// EvidenceJobEgress is one flow that the pod of an evidence job has.
+type EvidenceJobEgress struct {
+	// cidr is a block of addresses that the job may reach, such as "198.51.100.7/32".
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:XValidation:rule="isCIDR(self)",message="cidr must be an IPv4 or IPv6 block such as 198.51.100.7/32"
+	CIDR string `json:"cidr,omitempty"`
+
+	// ports are the ports, at least one.
+	// +required
+	// +listType=atomic
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=16
+	Ports []ExceptionPort `json:"ports,omitempty"`
+}
+
+// EvidenceJob is a tool that is run once for each quarantined pod, on its node, in the namespace cofferdam-evidence. What it prints on its standard output is kept as evidence.
+type EvidenceJob struct {
+	// name tells the job apart from the others of the policy.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=40
+	// +kubebuilder:validation:XValidation:rule="!format.dns1123Label().validate(self).hasValue()",message="name must be lower-case letters, digits and hyphens"
+	Name string `json:"name,omitempty"`
+
+	// image is the image of the tool, pinned by digest, such as "registry.example.com/forensics@sha256:…": a tag can be moved by whoever is being investigated.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=512
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[^@ ]+@sha256:[0-9a-f]{64}$')",message="image must be pinned by digest: name@sha256:<64 hexadecimal digits>"
+	Image string `json:"image,omitempty"`
+
+	// command is the command; if not set, the image's own. The environment has COFFERDAM_NAMESPACE, COFFERDAM_POD, COFFERDAM_POD_UID and COFFERDAM_NODE.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MaxLength=1024
+	Command []string `json:"command,omitempty"`
+
+	// args are the arguments of the command.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MaxLength=1024
+	Args []string `json:"args,omitempty"`
+
+	// access is "None" (default): an unprivileged pod. "Node" shares the node's processes and runs privileged, as memory and disk tools need; the namespace cofferdam-evidence has to
+	// admit such pods, which it does not as it is shipped.
+	// +optional
+	// +default="None"
+	// +kubebuilder:validation:Enum=None;Node
+	// +kubebuilder:validation:MaxLength=8
+	Access string `json:"access,omitempty"`
+
+	// egress are the only flows that the job's pod has. If not set, none.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=8
+	Egress []EvidenceJobEgress `json:"egress,omitempty"`
+
+	// deadlineSeconds is how long the job may take for one pod, in seconds, 5 to 86400. After that it is ended, and the evidence is a declared gap. Default 600.
+	// +optional
+	// +default=600
+	// +kubebuilder:validation:Minimum=5
+	// +kubebuilder:validation:Maximum=86400
+	DeadlineSeconds int32 `json:"deadlineSeconds,omitempty"`
+}
+
+// EvidenceStore says where evidence goes.
+// +kubebuilder:validation:MinProperties=1
+// +kubebuilder:validation:XValidation:rule="!has(self.credentialsSecret) || has(self.url)",message="credentialsSecret goes with url"
+type EvidenceStore struct {
+	// url names the store: "s3://bucket?region=…" (with endpoint=… for S3-compatible servers), "gs://bucket" or "azblob://container"; prefix=… in the query puts everything below a folder. If not set, the
+	// store of the operator's --evidence-store, which is a directory on a volume of its own unless the installation says otherwise.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=1024
+	// +kubebuilder:validation:XValidation:rule="self.matches('^(s3|gs|azblob)://[A-Za-z0-9]')",message="url must begin with s3://, gs:// or azblob://"
+	// +kubebuilder:validation:XValidation:rule="!self.contains('@')",message="url must not contain credentials: name a Secret in credentialsSecret"
+	URL string `json:"url,omitempty"`
+
+	// credentialsSecret is the name of the Secret, in the operator's namespace, with the credentials of url: accessKeyID, secretAccessKey and, if need be, sessionToken for S3;
+	// serviceAccount.json for GCS; storageAccount and storageKey or sasToken for Azure. If not set, the operator's own identity.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	CredentialsSecret string `json:"credentialsSecret,omitempty"`
+
+	// encryptTo are age public keys ("age1…"). If set, everything that is collected is encrypted to them, and not even the operator can read it again. The ledger is not encrypted.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=8
+	// +kubebuilder:validation:items:MaxLength=128
+	// +kubebuilder:validation:XValidation:rule="self.all(k, k.matches('^age1[0-9a-z]{58}$'))",message="encryptTo must be age public keys such as age1…"
+	EncryptTo []string `json:"encryptTo,omitempty"`
+
+	// lockDays asks the store to refuse every deletion and change for so many days, 1 to 3650, where it can (S3 object lock). If not set, nothing is locked. Where the store cannot, the Incident's condition Custody says so.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=3650
+	LockDays int32 `json:"lockDays,omitempty"`
+
+	// timestampURL is an RFC 3161 time-stamp authority that is asked to confirm when each head of the ledger existed. It is sent a digest and nothing else. If not set, none is asked.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=1024
+	// +kubebuilder:validation:XValidation:rule="isURL(self) && (url(self).getScheme() == 'http' || url(self).getScheme() == 'https')",message="timestampURL must be an http or https URL"
+	TimestampURL string `json:"timestampURL,omitempty"`
+}
+
+// EvidenceRetention says when evidence may be removed.
+// +kubebuilder:validation:MinProperties=1
+type EvidenceRetention struct {
+	// requiredApprovals is the number of distinct people, none of them the declarer, who have to approve the step "remove-evidence" of a closed Incident before its evidence is removed, 1 to 10. Default 2.
+	// +optional
+	// +default=2
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=10
+	RequiredApprovals int32 `json:"requiredApprovals,omitempty"`
+
+	// days is how long evidence is kept after the Incident was closed, even if its removal is approved, in days, 1 to 3650. If not set, removal may follow at once.
+	// Nothing is ever removed without approval, and nothing while the Incident is open.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=3650
+	Days int32 `json:"days,omitempty"`
+}
+
 // EvidenceOrders says what is kept. Pod manifests, owners, events and the policies that selected the pod are always recorded.
 // +kubebuilder:validation:MinProperties=1
 type EvidenceOrders struct {
+	// logs says what is kept of the containers' logs. If not set, up to 64 MiB of each.
+	// +optional
+	Logs LogOrders `json:"logs,omitempty,omitzero"`
+
+	// checkpoints says whether the memory of containers is kept. If not set, it is not.
+	// +optional
+	Checkpoints CheckpointOrders `json:"checkpoints,omitempty,omitzero"`
+
 	// volumeSnapshots says whether a VolumeSnapshot is taken of every PersistentVolumeClaim of the pods: "Collect" (default) or
 	// "Skip", which declares a gap for each volume.
 	// +optional
@@ -227,6 +440,12 @@ type EvidenceOrders struct {
 	// +kubebuilder:validation:MaxLength=253
 	VolumeSnapshotClassName string `json:"volumeSnapshotClassName,omitempty"`
 
+	// volumeGroups says whether the volumes of one workload that have the same driver are snapshotted at one moment, by a VolumeGroupSnapshot: "Never" (default), "Prefer", where the
+	// cluster and the driver can, or "Require", which declares a gap for each volume where they cannot.
+	// +optional
+	// +default="Never"
+	VolumeGroups VolumeGroupUse `json:"volumeGroups,omitempty"`
+
 	// snapshotDeadlineSeconds is how long a snapshot may take to be ready, in seconds, 5 to 86400. After that it becomes a declared
 	// gap and nothing waits for it any more. Default 600.
 	// +optional
@@ -234,6 +453,27 @@ type EvidenceOrders struct {
 	// +kubebuilder:validation:Minimum=5
 	// +kubebuilder:validation:Maximum=86400
 	SnapshotDeadlineSeconds int32 `json:"snapshotDeadlineSeconds,omitempty"`
+
+	// jobs are tools that are run for each quarantined pod, such as memory or disk imagers.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=8
+	Jobs []EvidenceJob `json:"jobs,omitempty"`
+
+	// gaps says what evidence that could not be had holds back. "Continue" (default): nothing but what would destroy more of the same. "RequireWaiver": every destructive measure and every
+	// recovery step, until a person who holds the RBAC verb "waive" approves the step "waive-gaps".
+	// +optional
+	// +default="Continue"
+	Gaps GapHandling `json:"gaps,omitempty"`
+
+	// store says where evidence goes.
+	// +optional
+	Store EvidenceStore `json:"store,omitempty,omitzero"`
+
+	// retention says when evidence may be removed. If not set, two approvals are needed, and none is removed without them.
+	// +optional
+	Retention EvidenceRetention `json:"retention,omitempty,omitzero"`
 }
 
 // Limits bound one Incident. They are checked before the first write and never trim silently.

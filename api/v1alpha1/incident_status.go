@@ -10,7 +10,7 @@ const (
 	MaxStatusLeaks    = 8
 	MaxTimelineLength = 100
 	MaxRevisions      = 128
-	MaxEvidence       = 800
+	MaxEvidence       = 1000
 	MaxPlannedActions = 1000
 	MaxMeasures       = 320
 	MaxTampering      = 50
@@ -434,18 +434,27 @@ type RevisionStatus struct {
 }
 
 // EvidenceType is a kind of evidence.
-// +kubebuilder:validation:Enum=Manifests;VolumeSnapshot
+// +kubebuilder:validation:Enum=Manifests;Surroundings;Checkpoint;Logs;VolumeSnapshot;Job
 type EvidenceType string
 
 const (
 	// EvidenceManifests is the pod, its owners, its events and the policies that selected it, as they were before the operator changed it.
 	EvidenceManifests EvidenceType = "Manifests"
+	// EvidenceSurroundings is what was around the pods of one namespace before the operator changed anything: workloads and their revisions, Services, policies, accounts and their rights, volumes, nodes, and the names,
+	// but not the contents, of Secrets and ConfigMaps.
+	EvidenceSurroundings EvidenceType = "Surroundings"
+	// EvidenceCheckpoint is the memory and the open files of a pod's containers, as the kubelet wrote them to the node's disk.
+	EvidenceCheckpoint EvidenceType = "Checkpoint"
+	// EvidenceLogs are the logs of every container of a pod.
+	EvidenceLogs EvidenceType = "Logs"
+	// EvidenceJobOutput is what a tool of the standing orders printed about a pod.
+	EvidenceJobOutput EvidenceType = "Job"
 	// EvidenceVolumeSnapshot is a snapshot of one volume.
 	EvidenceVolumeSnapshot EvidenceType = "VolumeSnapshot"
 )
 
 // EvidenceState says whether an item is safe.
-// +kubebuilder:validation:Enum=Pending;Collected;Gap
+// +kubebuilder:validation:Enum=Pending;Collected;Gap;Removed
 type EvidenceState string
 
 const (
@@ -455,6 +464,8 @@ const (
 	EvidenceCollected EvidenceState = "Collected"
 	// EvidenceGap says that the item could not be had; the message says why.
 	EvidenceGap EvidenceState = "Gap"
+	// EvidenceRemoved says that it was removed from the store after an approved release.
+	EvidenceRemoved EvidenceState = "Removed"
 )
 
 // EvidenceItem is one piece of evidence.
@@ -484,7 +495,7 @@ type EvidenceItem struct {
 	// +required
 	State EvidenceState `json:"state,omitempty"`
 
-	// location says where it is kept, such as "ConfigMap cofferdam-system/evidence-…" or "VolumeSnapshotContent snapcontent-…".
+	// location says where it is kept: the key in the evidence store, "VolumeSnapshotContent snapcontent-…", a file on a node, or, until it has been brought into the store, "ConfigMap cofferdam-system/evidence-…".
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=512
@@ -496,11 +507,33 @@ type EvidenceItem struct {
 	// +kubebuilder:validation:MaxLength=1024
 	Volume string `json:"volume,omitempty"`
 
-	// digest is the SHA-256 of what is stored, where the operator stored it: "sha256:<hex>".
+	// digest is the SHA-256 of what was collected, before encryption, where the operator has read it: "sha256:<hex>". Logs have the digest of their index, which has the digest of each log.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=128
 	Digest string `json:"digest,omitempty"`
+
+	// storedDigest is the SHA-256 of the bytes in the store, where it differs from digest because they are encrypted.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	StoredDigest string `json:"storedDigest,omitempty"`
+
+	// storedSize is the number of bytes in the store, where it differs from size because they are encrypted.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	StoredSize int64 `json:"storedSize,omitempty"`
+
+	// size is how much was collected, in bytes. Not set when nothing was stored.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	Size int64 `json:"size,omitempty"`
+
+	// job is the name of the job in the standing orders, for what a job printed.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Job string `json:"job,omitempty"`
 
 	// takenAt is when the evidence was taken: for a snapshot the driver's own creation time.
 	// +optional
@@ -517,8 +550,48 @@ type EvidenceItem struct {
 	Message string `json:"message,omitempty"`
 }
 
+// CustodyStatus is how far the ledger has come. Whoever keeps a copy of it can tell later whether the ledger was cut off.
+type CustodyStatus struct {
+	// store is the URL of the evidence store, without credentials.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=1024
+	Store string `json:"store,omitempty"`
+
+	// entries is the number of entries in the ledger.
+	// +required
+	// +kubebuilder:validation:Minimum=1
+	Entries int64 `json:"entries,omitempty"`
+
+	// digest is the SHA-256 of the last entry, which vouches for all before it: "sha256:<hex>".
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	Digest string `json:"digest,omitempty"`
+
+	// keyID identifies the public key that has signed this head of the ledger. Not set when it is not signed.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	KeyID string `json:"keyID,omitempty"`
+
+	// signature is the Ed25519 signature of the head, in base64.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=256
+	Signature string `json:"signature,omitempty"`
+
+	// signedAt is when the head was signed.
+	// +optional
+	SignedAt metav1.Time `json:"signedAt,omitempty,omitzero"`
+
+	// timestamped is when a time-stamp authority saw the head.
+	// +optional
+	Timestamped metav1.Time `json:"timestamped,omitempty,omitzero"`
+}
+
 // Action is something that the operator does to an existing object.
-// +kubebuilder:validation:Enum=QuarantinePod;CarveOutPolicy;RestorePolicy;RetainSnapshot;RollBackImages;DeletePod;ReleasePod;ReleaseRevision;LiftQuarantine
+// +kubebuilder:validation:Enum=QuarantinePod;CarveOutPolicy;RestorePolicy;RetainSnapshot;RemoveEvidence;RollBackImages;DeletePod;ReleasePod;ReleaseRevision;LiftQuarantine
 type Action string
 
 const (
@@ -528,8 +601,16 @@ const (
 	ActionCarveOutPolicy Action = "CarveOutPolicy"
 	// ActionRestorePolicy takes that back.
 	ActionRestorePolicy Action = "RestorePolicy"
-	// ActionRetainSnapshot sets the deletionPolicy of a VolumeSnapshotContent to Retain.
+	// ActionRetainSnapshot sets the deletionPolicy of a VolumeSnapshotContent or VolumeGroupSnapshotContent to Retain and marks it as evidence; it puts mark and finalizer on a VolumeSnapshot that was taken with a group.
 	ActionRetainSnapshot Action = "RetainSnapshot"
+	// ActionDeleteSnapshot deletes a snapshot that was not ready in time, because it would keep its claim from being deleted, or one whose removal was approved.
+	ActionDeleteSnapshot Action = "DeleteSnapshot"
+	// ActionLabelClaim labels a PersistentVolumeClaim for a VolumeGroupSnapshot.
+	ActionLabelClaim Action = "LabelClaim"
+	// ActionRestoreClaim takes that label off again.
+	ActionRestoreClaim Action = "RestoreClaim"
+	// ActionRemoveEvidence removes an evidence item from the store, after an approved release.
+	ActionRemoveEvidence Action = "RemoveEvidence"
 	// ActionRollBackImages changes a pod template to known-good images.
 	ActionRollBackImages Action = "RollBackImages"
 	// ActionDeletePod deletes a quarantined pod.
@@ -718,7 +799,7 @@ type Summary struct {
 // IncidentStatus is what the operator has observed and done.
 // +kubebuilder:validation:MinProperties=1
 type IncidentStatus struct {
-	// conditions of the Incident: Accepted, Contained, Guarded, EvidenceCollected, Recovered, Released; and Ready, Reconciling and Stalled for
+	// conditions of the Incident: Accepted, Contained, Guarded, EvidenceCollected, Custody, Recovered, Released; and Ready, Reconciling and Stalled for
 	// tools that follow kstatus.
 	// +optional
 	// +listType=map
@@ -804,11 +885,27 @@ type IncidentStatus struct {
 	// +kubebuilder:validation:MaxItems=128
 	Revisions []RevisionStatus `json:"revisions,omitempty"`
 
+	// custody is the head of the ledger of this Incident. Not set before the first entry is written.
+	// +optional
+	Custody *CustodyStatus `json:"custody,omitempty"`
+
+	// gapDigest is the digest of the evidence gaps there are now. Approvals of the step "waive-gaps" name it. Not set when nothing has to be waived.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	GapDigest string `json:"gapDigest,omitempty"`
+
+	// removalDigest is the digest of the evidence that would be removed. Approvals of the step "remove-evidence" name it. Not set before the Incident is closed.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	RemovalDigest string `json:"removalDigest,omitempty"`
+
 	// evidence is what is kept.
 	// +optional
 	// +listType=map
 	// +listMapKey=id
-	// +kubebuilder:validation:MaxItems=800
+	// +kubebuilder:validation:MaxItems=1000
 	Evidence []EvidenceItem `json:"evidence,omitempty"`
 
 	// journal records every action on an existing object, before and after.

@@ -118,7 +118,7 @@ type Declarer struct {
 
 // Approval is one person's approval of one step.
 type Approval struct {
-	// step is the name of the approve step in the recovery plan, or "close".
+	// step is the name of the approve step in the recovery plan, or "close", "waive-gaps" or "remove-evidence".
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
@@ -131,7 +131,7 @@ type Approval struct {
 	Author string `json:"author,omitempty"`
 
 	// digest is the digest of what is approved, so that nobody approves something else by accident. For a step of the recovery plan it is
-	// status.recovery.planDigest; for "close" it is status.closeDigest. An approval with another digest does not count.
+	// status.recovery.planDigest; for "close" it is status.closeDigest, for "waive-gaps" status.gapDigest, for "remove-evidence" status.removalDigest. An approval with another digest does not count.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=128
@@ -208,7 +208,7 @@ type IncidentSpec struct {
 	// +optional
 	DeclaredBy Declarer `json:"declaredBy,omitempty,omitzero"`
 
-	// approvals are given by people who hold the RBAC verb "approve" on the Incident and are not its declarer, one for each request.
+	// approvals are given by people who hold the RBAC verb "approve" on the Incident ("waive" for the step "waive-gaps") and are not its declarer, one for each request.
 	// +optional
 	// +listType=map
 	// +listMapKey=step

@@ -41,4 +41,13 @@ const (
 
 	// CloseStage is the value of an approval's step that approves closing the Incident.
 	CloseStage = "close"
+
+	// WaiveStage is the value of an approval's step that waives the evidence gaps there are. It takes the RBAC verb "waive".
+	WaiveStage = "waive-gaps"
+
+	// RemoveStage is the value of an approval's step that lets the evidence of a closed Incident be removed.
+	RemoveStage = "remove-evidence"
+
+	// EvidenceFinalizer stays on a VolumeSnapshot for as long as it is held as evidence.
+	EvidenceFinalizer = "containment.cofferdam.dev/evidence"
 )

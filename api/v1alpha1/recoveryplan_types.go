@@ -157,9 +157,9 @@ type ReleaseStep struct {
 // RecoveryStep is one step of a plan. Exactly one action is set.
 // +kubebuilder:validation:XValidation:rule="[has(self.rollBackImages), has(self.verify), has(self.approve), has(self.release)].filter(x, x).size() == 1",message="a step has exactly one of rollBackImages, verify, approve, release"
 // +kubebuilder:validation:XValidation:rule="!has(self.dependsOn) || !(self.name in self.dependsOn)",message="a step cannot depend on itself"
-// +kubebuilder:validation:XValidation:rule="self.name != 'close'",message="the name close is reserved: an approval of the step close approves closing the Incident"
+// +kubebuilder:validation:XValidation:rule="!(self.name in ['close', 'waive-gaps', 'remove-evidence'])",message="the names close, waive-gaps and remove-evidence are reserved: approvals of these steps approve closing the Incident, waiving evidence gaps and removing evidence"
 type RecoveryStep struct {
-	// name tells the step apart from the others of the plan. It is a DNS label. "close" is reserved.
+	// name tells the step apart from the others of the plan. It is a DNS label. "close", "waive-gaps" and "remove-evidence" are reserved.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63

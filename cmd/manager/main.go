@@ -20,9 +20,9 @@ import (
 )
 
 type options struct {
-	metricsAddress, probeAddress, operatorNamespace string
-	leaderElect                                     bool
-	workers                                         int
+	metricsAddress, probeAddress, operatorNamespace, evidenceStore string
+	leaderElect                                                    bool
+	workers                                                        int
 }
 
 func main() {
@@ -30,6 +30,8 @@ func main() {
 	flag.StringVar(&o.metricsAddress, "metrics-bind-address", ":8443", "address of the metrics endpoint (HTTPS, authenticated); 0 turns it off")
 	flag.StringVar(&o.probeAddress, "health-probe-bind-address", ":8081", "address of /healthz and /readyz; 0 turns it off")
 	flag.StringVar(&o.operatorNamespace, "operator-namespace", controllers.OperatorNamespace, "namespace for evidence, refusals and the leader lease")
+	flag.StringVar(&o.evidenceStore, "evidence-store", "file:///var/lib/cofferdam/evidence",
+		"where evidence goes when the ContainmentPolicy names no store: file:///directory, s3://bucket?region=…, gs://bucket or azblob://container")
 	flag.BoolVar(&o.leaderElect, "leader-elect", false, "let only one of several managers act")
 	flag.IntVar(&o.workers, "workers", 4, "Incidents that are worked on at once")
 	zapOptions := zap.Options{TimeEncoder: zapcore.ISO8601TimeEncoder}
@@ -71,6 +73,7 @@ func run(o options) error {
 	}
 	err = controllers.Setup(mgr, controllers.Options{
 		OperatorNamespace: o.operatorNamespace,
+		EvidenceStore:     o.evidenceStore,
 		Controller:        controller.Options{MaxConcurrentReconciles: o.workers},
 	})
 	if err != nil {

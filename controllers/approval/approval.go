@@ -44,8 +44,12 @@ func Missing(inc *v1alpha1.Incident, step, digest string, required int32) string
 	if len(authors) > 0 {
 		got = " (so far: " + strings.Join(authors, ", ") + ")"
 	}
-	return fmt.Sprintf("waits for %d of %d approvals%s: someone who holds the verb approve and is not %s adds to spec.approvals {step: %s, author: <own user name>, digest: %s}",
-		int(required)-len(authors), required, got, inc.Spec.DeclaredBy.Username, step, digest)
+	verb := "approve"
+	if step == v1alpha1.WaiveStage {
+		verb = "waive"
+	}
+	return fmt.Sprintf("waits for %d of %d approvals%s: someone who holds the verb %s and is not %s adds to spec.approvals {step: %s, author: <own user name>, digest: %s}",
+		int(required)-len(authors), required, got, verb, inc.Spec.DeclaredBy.Username, step, digest)
 }
 
 // Guarded returns why approvals cannot be trusted now, or "" when they can: the author of an approval is only what it says if admission checks it.
@@ -87,6 +91,16 @@ func PlanDigest(inc *v1alpha1.Incident, planUID string, plan v1alpha1.RecoveryPl
 // CloseDigest is the digest of what closing does: to which targets, and what becomes of their pods.
 func CloseDigest(inc *v1alpha1.Incident, targets []v1alpha1.ResolvedTarget, pods v1alpha1.EvidencePodHandling) string {
 	return digest("close", string(inc.UID), targets, pods)
+}
+
+// GapDigest is the digest of evidence gaps; approvals that waive them name it. Another gap makes another digest.
+func GapDigest(inc *v1alpha1.Incident, itemIDs []string) string {
+	return digest("waive", string(inc.UID), slices.Sorted(slices.Values(itemIDs)))
+}
+
+// RemovalDigest is the digest of evidence that would be removed; approvals of its removal name it.
+func RemovalDigest(inc *v1alpha1.Incident, itemIDs []string) string {
+	return digest("remove", string(inc.UID), slices.Sorted(slices.Values(itemIDs)))
 }
 
 func digest(parts ...any) string {

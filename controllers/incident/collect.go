@@ -4,27 +4,24 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
-	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
+	"cofferdam.dev/cofferdam/controllers/approval"
 	"cofferdam.dev/cofferdam/controllers/evidence"
 	"cofferdam.dev/cofferdam/controllers/target"
 )
 
 const (
-	// snapshotPoll is how often a snapshot that is under way is looked at. Snapshots are not watched, because their API may be missing.
-	snapshotPoll = 2 * time.Second
+	// evidencePoll is how often an item that is under way is looked at, should nothing wake us first. Snapshots are not watched, because their API may be missing.
+	evidencePoll = 2 * time.Second
 	// retryChanged is how soon an object that changed under our hands is judged anew, should no watch event tell first.
 	retryChanged = time.Second
 )
@@ -47,10 +44,10 @@ func (s *scope) item(id string) *v1alpha1.EvidenceItem {
 	return nil
 }
 
-// recorded reports whether the pod's manifests are safe, or declared lost: only then may the pod be changed. In a dry run nothing is stored.
+// recorded reports whether the pod's manifests are safe, in the store or on their way to it, or declared lost: only then may the pod be changed. In a dry run nothing is stored.
 func (s *scope) recorded(p *v1alpha1.PodStatus) bool {
 	item := s.item(evidence.ManifestsID(p.UID))
-	return s.dryRun() || item != nil && item.State != v1alpha1.EvidencePending
+	return s.dryRun() || item != nil && (item.State != v1alpha1.EvidencePending || item.Location != "")
 }
 
 // recordManifests stores every pod as it is before the operator changes it.
@@ -77,29 +74,74 @@ func (s *scope) recordPod(ctx context.Context, p *v1alpha1.PodStatus, pod *corev
 	if err != nil {
 		return err
 	}
-	cm, err := evidence.ConfigMapFor(s.incident, s.OperatorNamespace, record)
+	objects, err := evidence.RecordObjects(s.incident, s.OperatorNamespace, record)
 	if err != nil {
 		return err
 	}
-	if evidence.TooLarge(cm) {
-		s.addItem(evidence.GapItem(evidence.ManifestsID(p.UID), v1alpha1.EvidenceManifests, podRef(p), []string{p.UID},
-			"the record does not fit into a ConfigMap; save the pod's manifest and events by hand"))
-		return nil
-	}
-	op := v1alpha1.PlannedAction{Verb: "create", Object: v1alpha1.ObjectRef{Kind: "ConfigMap", Namespace: cm.Namespace, Name: cm.Name},
-		Detail: fmt.Sprintf("record the manifests, owners, events and policies of Pod %s/%s", p.Namespace, p.Name)}
+	return s.spool(ctx, objects, fmt.Sprintf("record the manifests, owners, events and policies of Pod %s/%s", p.Namespace, p.Name), func(index *corev1.ConfigMap) (v1alpha1.EvidenceItem, error) {
+		return evidence.SpooledItem(index, evidence.ManifestsID(p.UID), v1alpha1.EvidenceManifests, podRef(p), []string{p.UID}, s.now.Time)
+	})
+}
+
+// spool puts a document where it is as safe as the Incident itself, from where it goes on to the store: a store that is away holds up nothing.
+func (s *scope) spool(ctx context.Context, objects []*corev1.ConfigMap, why string, item func(*corev1.ConfigMap) (v1alpha1.EvidenceItem, error)) error {
+	index := objects[len(objects)-1]
+	op := v1alpha1.PlannedAction{Verb: "create", Object: v1alpha1.ObjectRef{Kind: "ConfigMap", Namespace: index.Namespace, Name: index.Name}, Detail: why}
 	return s.Write(ctx, op, func(ctx context.Context, c client.Client) error {
-		err := c.Create(ctx, cm)
-		if apierrors.IsAlreadyExists(err) {
-			// Stored by a pass that died before it wrote status: the first record stands, it is nearest to the untouched pod.
-			err = c.Get(ctx, client.ObjectKeyFromObject(cm), cm)
-		}
+		// Where a pass that died has stored it before, the first record stands: it is nearest to what was not touched yet.
+		stored, err := evidence.WriteSpool(ctx, c, objects)
 		if err != nil {
 			return err
 		}
-		s.addItem(evidence.StoredItem(cm, podRef(p), s.now.Time))
+		spooled, err := item(stored)
+		if err != nil {
+			return err
+		}
+		s.addItem(spooled)
 		return nil
 	})
+}
+
+// recordSurroundings stores what is around the pods of each namespace, once, before anything about them is changed. Where that cannot be had, containment goes on all the same.
+func (s *scope) recordSurroundings(ctx context.Context) error {
+	var failures []error
+	for _, ns := range s.namespaces() {
+		id := evidence.SurroundingsID(ns)
+		pods := s.podsIn(ns)
+		if s.item(id) != nil || len(pods) == 0 || s.dryRun() {
+			continue
+		}
+		failures = append(failures, s.recordNamespace(ctx, ns, id, pods))
+	}
+	return errors.Join(failures...)
+}
+
+func (s *scope) recordNamespace(ctx context.Context, ns, id string, pods []*corev1.Pod) error {
+	surroundings, err := evidence.GatherSurroundings(ctx, s.Client, ns, pods)
+	if err != nil {
+		return err
+	}
+	objects, err := evidence.SurroundingsObjects(s.incident, s.OperatorNamespace, surroundings)
+	if err != nil {
+		return err
+	}
+	subject := v1alpha1.ObjectRef{Kind: "Namespace", Name: ns}
+	return s.spool(ctx, objects, "record what is around the pods of namespace "+ns, func(index *corev1.ConfigMap) (v1alpha1.EvidenceItem, error) {
+		return evidence.SpooledItem(index, id, v1alpha1.EvidenceSurroundings, subject, nil, s.now.Time)
+	})
+}
+
+// podsIn are the live pods of the Incident in a namespace.
+func (s *scope) podsIn(ns string) []*corev1.Pod {
+	var out []*corev1.Pod
+	for i := range s.next.Pods {
+		if p := &s.next.Pods[i]; p.Namespace == ns {
+			if pod := s.live(p); pod != nil {
+				out = append(out, pod)
+			}
+		}
+	}
+	return out
 }
 
 // selecting are the policies of others that select the pod as it is.
@@ -114,96 +156,110 @@ func (s *scope) selecting(pod *corev1.Pod) []*networkingv1.NetworkPolicy {
 	return out
 }
 
-// snapshotVolumes takes a snapshot of every claim of the pods, once the pods are cut off.
-func (s *scope) snapshotVolumes(ctx context.Context) error {
-	snapshots := &evidence.Snapshots{Reader: s.Client, Incident: s.incident, Orders: s.policy.Evidence, Now: s.now.Time}
-	s.beginSnapshots(snapshots)
-	var failures []error
-	for i := range s.next.Evidence {
-		item := &s.next.Evidence[i]
-		if item.Type != v1alpha1.EvidenceVolumeSnapshot || item.State != v1alpha1.EvidencePending {
-			continue
-		}
-		observed, step, err := snapshots.Observe(ctx, *item)
-		if err == nil {
-			err = s.takeSnapshotStep(ctx, step)
-		}
-		// One volume that cannot be read is no reason to forget the others.
-		failures = append(failures, err)
-		*item = observed
-		if item.State == v1alpha1.EvidencePending && !s.dryRun() {
-			s.lookAgainAfter(snapshotPoll)
+// collect lets every collector look at its items, the most volatile kind of evidence first.
+func (s *scope) collect(ctx context.Context) error {
+	x := s.collection()
+	for _, e := range s.incident.Status.Evidence {
+		if e.State != v1alpha1.EvidencePending {
+			s.Background.Forget(x.TaskID(e.ID)) // what came of it is durable
 		}
 	}
+	var failures []error
+	for _, c := range s.Collectors {
+		if !s.closing() {
+			s.begin(c, x)
+		}
+		failures = append(failures, s.collectItems(ctx, c, x)...)
+	}
+	failures = append(failures, evidence.LetGo(ctx, x))
 	if s.dryRun() {
 		s.next.Evidence = nil
 	}
+	s.evidenceWait = s.evidenceHold()
 	return errors.Join(failures...)
 }
 
-func (s *scope) beginSnapshots(snapshots *evidence.Snapshots) {
-	if s.closing() {
-		return
+// collection is what collectors work with in this pass.
+func (s *scope) collection() *evidence.Execution {
+	return &evidence.Execution{
+		Reader: s.Client, Writer: s, Journal: s.journal, Incident: s.incident, Orders: s.policy.Evidence, Pod: s.podByUID,
+		Sink: s.Books.Stores.Sink(s.policy.Evidence.Store), Background: s.Background, OperatorNamespace: s.OperatorNamespace, Now: s.now.Time, DryRun: s.dryRun(),
 	}
+}
+
+// podByUID returns a pod of the target namespaces as it is now, or nil when it is gone.
+func (s *scope) podByUID(uid string) *corev1.Pod {
+	if s.view == nil {
+		return nil
+	}
+	return s.view.All[uid]
+}
+
+// begin adds the items that a collector should have for pods that are cut off.
+func (s *scope) begin(c evidence.Collector, x *evidence.Execution) {
 	var pods []*corev1.Pod
 	for i := range s.next.Pods {
 		p := &s.next.Pods[i]
-		// A pod that has ended before it was cut off still has its volumes.
+		// A pod that has ended before it was cut off still has its volumes and its logs.
 		if pod := s.live(p); pod != nil && (p.Handling != v1alpha1.HandlingPending || s.dryRun() || target.Ended(pod)) {
 			pods = append(pods, pod)
 		}
 	}
-	claims := evidence.Claims(pods)
-	keys := slices.SortedFunc(maps.Keys(claims), func(a, b types.NamespacedName) int {
-		return slices.Compare([]string{a.Namespace, a.Name}, []string{b.Namespace, b.Name})
-	})
-	for _, claim := range keys {
-		item := s.item(evidence.SnapshotID(claim))
-		if item == nil {
-			s.addItem(snapshots.Begin(claim, claims[claim]))
+	for _, item := range c.Begin(x, pods) {
+		known := s.item(item.ID)
+		if known == nil {
+			s.addItem(item)
 			continue
 		}
-		for _, uid := range claims[claim] {
-			if !slices.Contains(item.Pods, uid) {
-				item.Pods = append(item.Pods, uid)
+		for _, uid := range item.Pods {
+			if !slices.Contains(known.Pods, uid) {
+				known.Pods = append(known.Pods, uid)
 			}
 		}
 	}
 }
 
-func (s *scope) takeSnapshotStep(ctx context.Context, step evidence.Step) error {
-	switch {
-	case step.Create != nil:
-		snap := step.Create
-		op := v1alpha1.PlannedAction{Verb: "create", Object: v1alpha1.ObjectRef{Kind: "VolumeSnapshot", Namespace: snap.Namespace, Name: snap.Name},
-			Detail: fmt.Sprintf("snapshot PersistentVolumeClaim %s with class %s; its content is then set to Retain", *snap.Spec.Source.PersistentVolumeClaimName, *snap.Spec.VolumeSnapshotClassName)}
-		return s.Write(ctx, op, func(ctx context.Context, c client.Client) error {
-			return client.IgnoreAlreadyExists(c.Create(ctx, snap))
-		})
-	case step.Retain != nil:
-		return s.retain(ctx, step.Retain)
-	case step.Retained != nil:
-		s.journal.Done(v1alpha1.ActionRetainSnapshot, contentRef(step.Retained))
+func (s *scope) collectItems(ctx context.Context, c evidence.Collector, x *evidence.Execution) []error {
+	var failures []error
+	for i := range s.next.Evidence {
+		item := &s.next.Evidence[i]
+		if item.Type != c.About().Type || item.State != v1alpha1.EvidencePending {
+			continue
+		}
+		observed, err := c.Collect(ctx, x, *item)
+		// One item that cannot be had is no reason to forget the others.
+		failures = append(failures, err)
+		*item = observed
+		if item.State == v1alpha1.EvidencePending && !s.dryRun() {
+			s.lookAgainAfter(evidencePoll)
+		}
 	}
-	return nil
+	return failures
 }
 
-func contentRef(content *snapshotv1.VolumeSnapshotContent) v1alpha1.ObjectRef {
-	return v1alpha1.ObjectRef{Kind: "VolumeSnapshotContent", Name: content.Name, UID: string(content.UID)}
-}
-
-// retain makes a snapshot outlive its namespace. That it did is observed by the next look.
-func (s *scope) retain(ctx context.Context, content *snapshotv1.VolumeSnapshotContent) error {
-	ref := contentRef(content)
-	const detail = "deletionPolicy: Retain"
-	if !s.journal.Intend(v1alpha1.ActionRetainSnapshot, ref, detail) {
-		return nil
+// evidenceHold says what destructive measures and recovery wait for where the standing orders want every gap waived; empty when they may go on.
+func (s *scope) evidenceHold() string {
+	s.next.GapDigest = ""
+	if s.policy.Evidence.Gaps != v1alpha1.GapRequireWaiver {
+		return ""
 	}
-	patch, err := evidence.RetainPatch(content)
-	if err != nil {
-		return err
+	var gaps []string
+	for _, e := range s.next.Evidence {
+		switch e.State {
+		case v1alpha1.EvidencePending:
+			return fmt.Sprintf("waits for evidence of %s %s/%s to be collected or declared as a gap", e.Subject.Kind, e.Subject.Namespace, e.Subject.Name)
+		case v1alpha1.EvidenceGap:
+			gaps = append(gaps, e.ID)
+		case v1alpha1.EvidenceCollected, v1alpha1.EvidenceRemoved:
+		}
 	}
-	return s.Write(ctx, v1alpha1.PlannedAction{Verb: "patch", Object: ref, Detail: detail}, func(ctx context.Context, c client.Client) error {
-		return c.Patch(ctx, content, client.RawPatch(types.JSONPatchType, patch))
-	})
+	if len(gaps) == 0 {
+		return ""
+	}
+	s.next.GapDigest = approval.GapDigest(s.incident, gaps)
+	missing := approval.Missing(s.incident, v1alpha1.WaiveStage, s.next.GapDigest, 1)
+	if missing == "" {
+		return ""
+	}
+	return fmt.Sprintf("%d evidence gaps have to be waived: %s", len(gaps), missing)
 }

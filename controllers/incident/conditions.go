@@ -17,7 +17,7 @@ const maxMessage = 1024
 
 // setConditions derives every condition from what the pass has observed.
 func (s *scope) setConditions(failure error) {
-	for _, c := range []metav1.Condition{s.accepted(), s.contained(), s.guarded(), s.evidenceCollected(), s.recoveredCondition(), s.released()} {
+	for _, c := range []metav1.Condition{s.accepted(), s.contained(), s.guarded(), s.evidenceCollected(), s.custody(), s.recoveredCondition(), s.released()} {
 		s.set(c)
 	}
 	for _, c := range s.kstatus(failure) {
@@ -183,6 +183,7 @@ func (s *scope) verdicts() string {
 func (s *scope) evidenceCollected() metav1.Condition {
 	const kind = v1alpha1.ConditionEvidenceCollected
 	var pending, gaps []string
+	removed := 0
 	for _, e := range s.next.Evidence {
 		name := fmt.Sprintf("%s of %s %s/%s: %s", e.Type, e.Subject.Kind, e.Subject.Namespace, e.Subject.Name, e.Message)
 		switch e.State {
@@ -191,9 +192,13 @@ func (s *scope) evidenceCollected() metav1.Condition {
 		case v1alpha1.EvidenceGap:
 			gaps = append(gaps, name)
 		case v1alpha1.EvidenceCollected:
+		case v1alpha1.EvidenceRemoved:
+			removed++
 		}
 	}
 	switch {
+	case removed > 0:
+		return condition(kind, metav1.ConditionFalse, v1alpha1.ReasonRemoved, "%d of %d items were removed after an approved release; the ledger says which", removed, len(s.next.Evidence))
 	case s.dryRun():
 		return condition(kind, metav1.ConditionFalse, v1alpha1.ReasonDryRun, "dry run, nothing was collected")
 	case len(s.next.Pods) == 0 && s.problem != nil:
@@ -209,6 +214,34 @@ func (s *scope) evidenceCollected() metav1.Condition {
 			len(s.next.Evidence)-len(gaps), len(s.next.Evidence), strings.Join(gaps, "; "))
 	}
 	return condition(kind, metav1.ConditionTrue, v1alpha1.ReasonCollected, "%d items are safe", len(s.next.Evidence))
+}
+
+// custody says whether the ledger has everything.
+func (s *scope) custody() metav1.Condition {
+	const kind = v1alpha1.ConditionCustody
+	b, head := s.books, s.next.Custody
+	switch {
+	case s.dryRun():
+		return condition(kind, metav1.ConditionFalse, v1alpha1.ReasonDryRun, "dry run, nothing was recorded")
+	case b.damaged:
+		return condition(kind, metav1.ConditionFalse, v1alpha1.ReasonLedgerDamaged,
+			"%s; nothing destructive is done. Compare the store with a copy or an export of the ledger, and put back what was written", b.problem)
+	case b.problem != "":
+		return condition(kind, metav1.ConditionUnknown, v1alpha1.ReasonStoreUnavailable, "%s; containment goes on, nothing destructive is done, and it is tried again", b.problem)
+	case !b.begun || head == nil:
+		return s.unchanged(kind, condition(kind, metav1.ConditionUnknown, v1alpha1.ReasonRecording, "the ledger is not begun"))
+	}
+	message := fmt.Sprintf("%d entries in %s, signed by key %.12s", head.Entries, head.Store, head.KeyID)
+	if s.removalWait != "" {
+		message += "; " + s.removalWait
+	}
+	if b.warning != "" {
+		message += "; " + b.warning
+	}
+	if b.unlocks != "" {
+		message += "; the store does not lock what is in it: " + b.unlocks
+	}
+	return condition(kind, metav1.ConditionTrue, v1alpha1.ReasonLedgerSigned, "%s", message)
 }
 
 // awaitsEvidence reports whether there are pods whose evidence was not yet begun.
@@ -258,6 +291,8 @@ func (s *scope) released() metav1.Condition {
 		return condition(kind, metav1.ConditionTrue, v1alpha1.ReasonReleased, "nothing is held any more")
 	case !s.holds():
 		return condition(kind, metav1.ConditionTrue, v1alpha1.ReasonNothingHeld, "nothing is held")
+	case s.closePaused:
+		return s.unchanged(kind, condition(kind, metav1.ConditionFalse, v1alpha1.ReasonReleasing, "waits until what is intended is in the custody ledger"))
 	case s.closeWait != "" && strings.HasPrefix(s.closeWait, "closing "):
 		return condition(kind, metav1.ConditionFalse, v1alpha1.ReasonWaitingForApproval, "%s", s.closeWait)
 	case s.closeWait != "":
@@ -356,7 +391,7 @@ func summary(st *v1alpha1.IncidentStatus) v1alpha1.Summary {
 			safe++
 		case v1alpha1.EvidenceGap:
 			gaps++
-		case v1alpha1.EvidencePending:
+		case v1alpha1.EvidencePending, v1alpha1.EvidenceRemoved:
 		}
 	}
 	if n := len(st.Evidence); n > 0 {

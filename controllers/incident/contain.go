@@ -446,14 +446,12 @@ func (s *scope) putBack(ctx context.Context, p *v1alpha1.PodStatus, pod *corev1.
 
 // originalFromEvidence reads what the pod was from the record that was made before it was changed; nil if there is none.
 func (s *scope) originalFromEvidence(ctx context.Context, p *v1alpha1.PodStatus) (*measure.Original, error) {
-	var cm corev1.ConfigMap
-	key := client.ObjectKey{Namespace: s.OperatorNamespace, Name: evidence.RecordName(s.incident, p.UID)}
-	if err := s.Client.Get(ctx, key, &cm); err != nil {
-		return nil, client.IgnoreNotFound(err)
+	record, err := evidence.ReadRecord(ctx, s.Client, s.OperatorNamespace, evidence.RecordName(s.incident, p.UID))
+	if errors.Is(err, evidence.ErrSpoolGone) || errors.Is(err, evidence.ErrSpoolDamaged) {
+		return nil, nil // a record that cannot be read is no record; the pod is then repaired without it, and that is said
 	}
-	record, err := evidence.Unpack(&cm)
 	if err != nil || record.Pod == nil || string(record.Pod.UID) != p.UID {
-		return nil, nil //nolint:nilerr // a record that cannot be read is no record; the pod is then repaired without it, and that is said
+		return nil, err
 	}
 	if original, err := measure.OriginalOf(record.Pod); err == nil && original != nil {
 		return original, nil // another Incident had detached it before

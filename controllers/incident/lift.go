@@ -1,6 +1,7 @@
 package incident
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -27,6 +28,10 @@ func (s *scope) close(ctx context.Context) error {
 	if !s.closing() || s.dryRun() {
 		return nil
 	}
+	if s.books.withheld != "" && s.books.trouble() == "" {
+		s.closePaused = true // what is merely being written is waited for without a word: the writing wakes us
+		return nil
+	}
 	waiting, err := s.closeSteps(ctx)
 	if err != nil {
 		return err
@@ -47,6 +52,9 @@ func (s *scope) closeSteps(ctx context.Context) (waiting string, err error) {
 	}
 	if unguarded, err := approval.Guarded(ctx, s.Client); err != nil || unguarded != "" {
 		return unguarded, err
+	}
+	if why := cmp.Or(s.books.trouble(), s.evidenceWait); why != "" {
+		return why, nil
 	}
 	for _, e := range s.next.Evidence {
 		if e.State == v1alpha1.EvidencePending {
@@ -272,9 +280,9 @@ func (s *scope) liftPolicy(ctx context.Context, action v1alpha1.Action, ns, name
 	})
 }
 
-// letGo removes the finalizer once nothing is held and status says so.
+// letGo removes the finalizer once nothing is held, status says so, and the ledger has it all: after that the Incident may be deleted.
 func (s *scope) letGo(ctx context.Context) error {
-	if !s.holds() {
+	if !s.holds() || !s.books.current {
 		return nil
 	}
 	return s.patchFinalizer(ctx, "nothing is held any more", func(inc *v1alpha1.Incident) {

@@ -45,6 +45,10 @@ var (
 		Name: "cofferdam_evidence_items",
 		Help: "Evidence items of an Incident by state, as last observed.",
 	}, []string{"namespace", "incident", "state"})
+	ledgerEntries = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "cofferdam_ledger_entries",
+		Help: "Entries in the custody ledger of an Incident, as last signed.",
+	}, []string{"namespace", "incident"})
 	conditionStatus = prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "cofferdam_incident_condition",
 		Help: "1 for the status that a condition of an Incident has, as last observed.",
@@ -52,7 +56,7 @@ var (
 )
 
 func init() {
-	metrics.Registry.MustRegister(timeToContain, timeToRecover, podVerdicts, openLeaks, revocations, tampering, guardFindings, evidenceItems, conditionStatus)
+	metrics.Registry.MustRegister(timeToContain, timeToRecover, podVerdicts, openLeaks, revocations, tampering, guardFindings, evidenceItems, ledgerEntries, conditionStatus)
 }
 
 // observeMetrics follows a status that has just been recorded.
@@ -81,8 +85,11 @@ func observeMetrics(inc *v1alpha1.Incident, old, next *v1alpha1.IncidentStatus) 
 	for _, e := range next.Evidence {
 		evidenceItems.WithLabelValues(inc.Namespace, inc.Name, string(e.State)).Inc()
 	}
+	if next.Custody != nil {
+		ledgerEntries.WithLabelValues(inc.Namespace, inc.Name).Set(float64(next.Custody.Entries))
+	}
 	for _, kind := range []string{v1alpha1.ConditionAccepted, v1alpha1.ConditionContained, v1alpha1.ConditionGuarded, v1alpha1.ConditionEvidenceCollected,
-		v1alpha1.ConditionRecovered, v1alpha1.ConditionReleased, v1alpha1.ConditionStalled} {
+		v1alpha1.ConditionCustody, v1alpha1.ConditionRecovered, v1alpha1.ConditionReleased, v1alpha1.ConditionStalled} {
 		if c := apimeta.FindStatusCondition(next.Conditions, kind); c != nil {
 			conditionStatus.WithLabelValues(inc.Namespace, inc.Name, kind, string(c.Status)).Set(1)
 		}
@@ -109,5 +116,6 @@ func forgetMetrics(namespace, name string) {
 	podVerdicts.DeletePartialMatch(labels)
 	openLeaks.DeletePartialMatch(labels)
 	evidenceItems.DeletePartialMatch(labels)
+	ledgerEntries.DeletePartialMatch(labels)
 	conditionStatus.DeletePartialMatch(labels)
 }

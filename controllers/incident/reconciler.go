@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
+	"cofferdam.dev/cofferdam/controllers/evidence"
 	"cofferdam.dev/cofferdam/controllers/follow"
 	"cofferdam.dev/cofferdam/controllers/foreign"
 	"cofferdam.dev/cofferdam/controllers/isolation"
@@ -40,6 +41,10 @@ type Reconciler struct {
 	Index      *isolation.Index
 	Foreign    *foreign.Finder
 	Tamperings *Tamperings
+	// Books keeps the custody ledgers, Background does what is slow outside the passes, and Collectors collect evidence, in order of volatility.
+	Books      *Books
+	Background *evidence.Background
+	Collectors []evidence.Collector
 	// OperatorNamespace is where evidence and refusals are kept. No Incident can target it.
 	OperatorNamespace string
 }
@@ -51,6 +56,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		if apierrors.IsNotFound(err) {
 			forgetMetrics(req.Namespace, req.Name)
 			r.Index.Release(req.String(), nil)
+			r.Books.forget(req.NamespacedName)
 			return ctrl.Result{}, nil
 		}
 		return ctrl.Result{}, err
@@ -61,6 +67,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	failure := s.run(ctx)
 	s.setConditions(failure)
 	err := errors.Join(failure, s.publish(ctx, persisted))
+	s.rememberActs()
 	if apierrors.IsConflict(err) {
 		// Our copy was stale: the watch event that makes it current is on its way, and brings the next pass.
 		return ctrl.Result{RequeueAfter: retryChanged}, nil
@@ -81,7 +88,8 @@ func forgetRehearsal(inc *v1alpha1.Incident) {
 func (s *scope) run(ctx context.Context) error {
 	switch {
 	case !s.incident.Status.ReleasedAt.IsZero():
-		return s.letGo(ctx)
+		s.keepBooks()
+		return inOrder(ctx, s.letGo, s.removeEvidence)
 	case !s.holds() && (s.closing() || !s.incident.DeletionTimestamp.IsZero()):
 		return s.holdStrayPolicies(ctx)
 	}
@@ -101,7 +109,7 @@ func (s *scope) run(ctx context.Context) error {
 	if err == nil {
 		s.recordRoutes(ctx)
 		// Evidence that cannot be stored holds back only the pod that it is about.
-		err = errors.Join(s.recordManifests(ctx), s.quarantinePods(ctx))
+		err = errors.Join(s.recordSurroundings(ctx), s.recordManifests(ctx), s.quarantinePods(ctx))
 	}
 	s.noteCarveOuts()
 	s.verify(ctx)
@@ -111,8 +119,10 @@ func (s *scope) run(ctx context.Context) error {
 	if err := s.closeLeaks(ctx); err != nil {
 		return err
 	}
+	// The ledger comes after containment, which waits for nothing, and before all that is destructive.
+	s.keepBooks()
 	// A volume that cannot be read keeps its item pending, and that holds back whatever would destroy it.
-	return errors.Join(s.snapshotVolumes(ctx), inOrder(ctx, s.recover, s.close))
+	return errors.Join(s.collect(ctx), inOrder(ctx, s.recover, s.close))
 }
 
 // unread notes that something could not be read: every verdict is Unknown until it can be.

@@ -1,6 +1,7 @@
 package incident
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -36,6 +37,13 @@ func (s *scope) recover(ctx context.Context) error {
 	}
 	if why := s.pending(); why != "" && !s.dryRun() {
 		s.planReason, s.planProblem = v1alpha1.ReasonStepsRunning, why
+		return nil
+	}
+	if !s.dryRun() && (s.books.withheld != "" || s.evidenceWait != "") {
+		// What is merely being written is waited for without a word: the writing wakes us.
+		if why := cmp.Or(s.books.trouble(), s.evidenceWait); why != "" {
+			s.planReason, s.planProblem = v1alpha1.ReasonWaitingForEvidence, why
+		}
 		return nil
 	}
 	return s.runSteps(ctx)
@@ -80,6 +88,7 @@ func (s *scope) runSteps(ctx context.Context) error {
 	x := &recovery.Execution{
 		Reader: s.Client, Writer: s, Journal: s.journal, Incident: s.incident, Plan: rec.Plan, PlanDigest: rec.PlanDigest,
 		Pods: s.next.Pods, Evidence: s.next.Evidence, All: s.view.All, Release: s.releaseStep,
+		GapsWaived: s.next.GapDigest != "" && s.evidenceWait == "",
 	}
 	runnable := recovery.Runnable(rec.Plan.Steps, rec.Steps)
 	if s.dryRun() {

@@ -9,10 +9,12 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/uuid"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
+	"cofferdam.dev/cofferdam/controllers/custody"
 	"cofferdam.dev/cofferdam/controllers/guard"
 	"cofferdam.dev/cofferdam/controllers/isolation"
 	"cofferdam.dev/cofferdam/controllers/journal"
@@ -67,6 +69,16 @@ type scope struct {
 	planReason, planProblem, closeWait string
 	// overflow names what the status cannot hold; Contained is then not claimed.
 	overflow []string
+	// books is what the pass knows of the custody ledger; set by keepBooks. acts are the pass's own writes, which the ledger has not got yet.
+	books bookkeeping
+	acts  []custody.Fact
+	// evidenceWait says which evidence destructive measures and recovery wait for; set by collect. closePaused says that closing was not looked at in this pass.
+	evidenceWait string
+	closePaused  bool
+	// removalWait says what the removal of evidence waits for; set by removeEvidence.
+	removalWait string
+	// passID tells the writes of this pass from those of any other.
+	passID string
 	// planned is what a dry run would write.
 	planned []v1alpha1.PlannedAction
 	// requeueAfter is when to look again though nothing has changed; zero for never.
@@ -86,6 +98,7 @@ func newScope(r *Reconciler, inc *v1alpha1.Incident) *scope {
 		open:       map[string][]isolation.Exception{},
 		decisions:  map[string]remedy.Decision{},
 		leaks:      map[string][]isolation.Leak{},
+		passID:     string(uuid.NewUUID()),
 	}
 }
 
@@ -105,7 +118,9 @@ func (s *scope) Write(ctx context.Context, op v1alpha1.PlannedAction, fn func(co
 		s.planned = append(s.planned, op)
 		return nil
 	}
-	if err := fn(ctx, s.Client); err != nil {
+	err := fn(ctx, s.Client)
+	s.act(op, err)
+	if err != nil {
 		return fmt.Errorf("%s %s %s: %w", op.Verb, op.Object.Kind, client.ObjectKey{Namespace: op.Object.Namespace, Name: op.Object.Name}, err)
 	}
 	return nil

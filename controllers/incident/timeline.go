@@ -38,7 +38,8 @@ func turns(old, next *v1alpha1.IncidentStatus) []turn {
 		evidenceTurns(old, next),
 		recoveryTurns(old, next),
 		// The conditions that sum up come after what they sum up.
-		conditionTurns(old, next, v1alpha1.ConditionContained, v1alpha1.ConditionGuarded, v1alpha1.ConditionEvidenceCollected, v1alpha1.ConditionRecovered, v1alpha1.ConditionReleased),
+		conditionTurns(old, next, v1alpha1.ConditionContained, v1alpha1.ConditionGuarded, v1alpha1.ConditionEvidenceCollected,
+			v1alpha1.ConditionCustody, v1alpha1.ConditionRecovered, v1alpha1.ConditionReleased),
 	)
 }
 
@@ -56,7 +57,7 @@ func conditionTurns(old, next *v1alpha1.IncidentStatus, kinds ...string) []turn 
 		switch {
 		case is.Status == metav1.ConditionTrue:
 			t.reason = kind
-		case is.Reason == v1alpha1.ReasonCollecting, is.Reason == v1alpha1.ReasonIsolating, is.Reason == v1alpha1.ReasonStepsRunning, is.Reason == v1alpha1.ReasonHeld:
+		case is.Reason == v1alpha1.ReasonCollecting, is.Reason == v1alpha1.ReasonIsolating, is.Reason == v1alpha1.ReasonStepsRunning, is.Reason == v1alpha1.ReasonHeld, is.Reason == v1alpha1.ReasonRecording:
 			continue
 		default:
 			t.warning = is.Reason != v1alpha1.ReasonLifted && is.Reason != v1alpha1.ReasonPartlyReleased && is.Reason != v1alpha1.ReasonReleasing
@@ -148,6 +149,8 @@ func evidenceTurns(old, next *v1alpha1.IncidentStatus) []turn {
 			out = append(out, turn{reason: "EvidenceSafe", message: fmt.Sprintf("%s of %s: %s", e.Type, subject, e.Location)})
 		case v1alpha1.EvidenceGap:
 			out = append(out, turn{reason: "EvidenceGap", message: fmt.Sprintf("%s of %s: %s", e.Type, subject, e.Message), warning: true})
+		case v1alpha1.EvidenceRemoved:
+			out = append(out, turn{reason: "EvidenceRemoved", message: fmt.Sprintf("%s of %s was removed after an approved release", e.Type, subject)})
 		case v1alpha1.EvidencePending:
 		}
 	}

@@ -22,6 +22,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
 	"cofferdam.dev/cofferdam/controllers/measure"
@@ -56,6 +57,7 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, opt
 		WithOptions(opts).
 		Watches(&v1alpha1.Incident{}, bySeverity{}).
 		WatchesRawSource(r.Follower).
+		WatchesRawSource(source.TypedChannel(r.Background.Wake, handler.TypedEnqueueRequestsFromMapFunc(r.woken))).
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(r.concerned)).
 		Watches(&networkingv1.NetworkPolicy{}, handler.EnqueueRequestsFromMapFunc(r.creatorOf)).
 		Watches(&policyv1.PodDisruptionBudget{}, handler.EnqueueRequestsFromMapFunc(r.creatorOf)).
@@ -64,6 +66,11 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, opt
 		Watches(&v1alpha1.ContainmentPolicy{}, handler.EnqueueRequestsFromMapFunc(r.waitingForPolicy)).
 		Watches(&v1alpha1.RecoveryPlan{}, handler.EnqueueRequestsFromMapFunc(r.waitingForPlan)).
 		Complete(r)
+}
+
+// woken returns the Incident whose background task has ended.
+func (r *Reconciler) woken(_ context.Context, name types.NamespacedName) []reconcile.Request {
+	return []reconcile.Request{{NamespacedName: name}}
 }
 
 // Priority orders the work queue: severe Incidents go first.

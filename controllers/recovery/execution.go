@@ -46,6 +46,8 @@ type Execution struct {
 	Pods     []v1alpha1.PodStatus
 	Evidence []v1alpha1.EvidenceItem
 	All      map[string]*corev1.Pod
+	// GapsWaived says that people have waived the evidence gaps there are: what could not be had holds nothing back any more.
+	GapsWaived bool
 	// Release lifts quarantine as a release step asks.
 	Release func(ctx context.Context, step v1alpha1.ReleaseStep) (Outcome, error)
 }

@@ -229,7 +229,7 @@ func unblock(ctx context.Context, x *Execution, w *workload, how v1alpha1.Blocke
 		return nil
 	}
 	for _, p := range blocking(x, w) {
-		if !p.DeletionTimestamp.IsZero() || !complete(x.Evidence, string(p.UID)) || len(measure.HeldByOthers(p, x.Incident.UID)) > 0 {
+		if !p.DeletionTimestamp.IsZero() || !complete(x.Evidence, string(p.UID), x.GapsWaived) || len(measure.HeldByOthers(p, x.Incident.UID)) > 0 {
 			continue
 		}
 		ref := v1alpha1.ObjectRef{Kind: "Pod", Namespace: p.Namespace, Name: p.Name, UID: string(p.UID)}
@@ -260,14 +260,14 @@ func DeletePod(ctx context.Context, x *Execution, ref v1alpha1.ObjectRef, why st
 	})
 }
 
-// complete reports whether every evidence item of the pod is collected, and there is at least one.
-func complete(items []v1alpha1.EvidenceItem, podUID string) bool {
+// complete reports whether every evidence item of the pod is collected, or waived, and there is at least one.
+func complete(items []v1alpha1.EvidenceItem, podUID string, gapsWaived bool) bool {
 	n := 0
 	for _, e := range items {
 		if !slices.Contains(e.Pods, podUID) {
 			continue
 		}
-		if e.State != v1alpha1.EvidenceCollected {
+		if e.State != v1alpha1.EvidenceCollected && (e.State != v1alpha1.EvidenceGap || !gapsWaived) {
 			return false
 		}
 		n++

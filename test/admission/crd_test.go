@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -62,6 +63,46 @@ var creations = []creation{
 		refused:  exceptionOf(func(e *containmentv1alpha1.EvidenceException) { e.CIDR = "198.51.100.7" }),
 		accepted: exceptionOf(func(e *containmentv1alpha1.EvidenceException) { e.CIDR = "2001:db8::/64" }),
 	},
+	{
+		message:  "name must be lower-case letters, digits and hyphens",
+		refused:  evidenceJob(func(j *containmentv1alpha1.EvidenceJob) { j.Name = "Memory image" }),
+		accepted: evidenceJob(func(j *containmentv1alpha1.EvidenceJob) { j.Name = "memory-image" }),
+	},
+	{
+		message:  "image must be pinned by digest",
+		refused:  evidenceJob(func(j *containmentv1alpha1.EvidenceJob) { j.Image = "registry.example.com/forensics:latest" }),
+		accepted: evidenceJob(func(j *containmentv1alpha1.EvidenceJob) { j.Image = GoodImage }),
+	},
+	{
+		message:  "cidr must be an IPv4 or IPv6 block",
+		refused:  evidenceJob(reaching("collector.example.com")),
+		accepted: evidenceJob(reaching("198.51.100.7/32")),
+	},
+	{
+		message:  "credentialsSecret goes with url",
+		refused:  storing(containmentv1alpha1.EvidenceStore{CredentialsSecret: "bucket"}),
+		accepted: storing(containmentv1alpha1.EvidenceStore{CredentialsSecret: "bucket", URL: "s3://evidence?region=eu-central-1"}),
+	},
+	{
+		message:  "url must begin with s3://, gs:// or azblob://",
+		refused:  storing(containmentv1alpha1.EvidenceStore{URL: "file:///etc"}),
+		accepted: storing(containmentv1alpha1.EvidenceStore{URL: "gs://evidence"}),
+	},
+	{
+		message:  "url must not contain credentials",
+		refused:  storing(containmentv1alpha1.EvidenceStore{URL: "s3://key:secret@evidence"}),
+		accepted: storing(containmentv1alpha1.EvidenceStore{URL: "azblob://evidence"}),
+	},
+	{
+		message:  "encryptTo must be age public keys",
+		refused:  storing(containmentv1alpha1.EvidenceStore{EncryptTo: []string{"AGE-SECRET-KEY-1"}}),
+		accepted: storing(containmentv1alpha1.EvidenceStore{EncryptTo: []string{"age1" + strings.Repeat("q", 58)}}),
+	},
+	{
+		message:  "timestampURL must be an http or https URL",
+		refused:  storing(containmentv1alpha1.EvidenceStore{TimestampURL: "ftp://tsa.example.com"}),
+		accepted: storing(containmentv1alpha1.EvidenceStore{TimestampURL: "https://tsa.example.com/tsr"}),
+	},
 	// Incident
 	{
 		message:  "a target has either a name or a selector",
@@ -107,9 +148,19 @@ var creations = []creation{
 		accepted: Plan(shop, "p", Approve("a"), Approve("b", "a")),
 	},
 	{
-		message:  "the name close is reserved",
+		message:  "the names close, waive-gaps and remove-evidence are reserved",
 		refused:  Plan(shop, "p", Approve("close")),
 		accepted: Plan(shop, "p", Approve("closing")),
+	},
+	{
+		message:  "the names close, waive-gaps and remove-evidence are reserved",
+		refused:  Plan(shop, "p", Approve("waive-gaps")),
+		accepted: Plan(shop, "p", Approve("waive")),
+	},
+	{
+		message:  "the names close, waive-gaps and remove-evidence are reserved",
+		refused:  Plan(shop, "p", Approve("remove-evidence")),
+		accepted: Plan(shop, "p", Approve("remove")),
 	},
 	{
 		message:  "a step's name consists of lower-case letters, digits and dashes",
@@ -138,6 +189,24 @@ var creations = []creation{
 		accepted: images(Plan(shop, "p", Approve("a")),
 			KnownGood("Deployment", "web", "app", GoodImage, "sidecar", GoodImage), KnownGood("StatefulSet", "web", "app", GoodImage)),
 	},
+}
+
+// evidenceJob makes a ContainmentPolicy with one evidence job.
+func evidenceJob(change func(*containmentv1alpha1.EvidenceJob)) *policy {
+	job := containmentv1alpha1.EvidenceJob{Name: "memory", Image: GoodImage}
+	change(&job)
+	return Policy("p", func(p *policy) { p.Spec.Evidence.Jobs = []containmentv1alpha1.EvidenceJob{job} })
+}
+
+func reaching(cidr string) func(*containmentv1alpha1.EvidenceJob) {
+	return func(j *containmentv1alpha1.EvidenceJob) {
+		j.Egress = []containmentv1alpha1.EvidenceJobEgress{{CIDR: cidr, Ports: []containmentv1alpha1.ExceptionPort{{Port: 443}}}}
+	}
+}
+
+// storing makes a ContainmentPolicy with an evidence store.
+func storing(store containmentv1alpha1.EvidenceStore) *policy {
+	return Policy("p", func(p *policy) { p.Spec.Evidence.Store = store })
 }
 
 // shapes are refusals that come from the schema itself.

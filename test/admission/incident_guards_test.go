@@ -215,6 +215,9 @@ var _ = Describe("Approvals", func() {
 			Approval("close", "approver", "sha256:1"), Approval("sign-off", "approver", "sha256:1")),
 		Entry("not in another name", &approver, "the author of an approval has to be your own user name, approver", Approval("close", "lead", "sha256:1")),
 		Entry("not by the declarer", &lead, "an Incident is not approved by the one who declared it", Approval("close", "lead", "sha256:1")),
+		Entry("waived by a waiver", &waiver, "", Approval("waive-gaps", "waiver", "sha256:1")),
+		Entry("not waived by an approver", &approver, "waiving evidence gaps takes the RBAC verb waive", Approval("waive-gaps", "approver", "sha256:1")),
+		Entry("not approved by a waiver", &waiver, "approving takes the RBAC verb approve", Approval("close", "waiver", "sha256:1")),
 		Entry("not without the verb", &responder, "approving takes the RBAC verb approve", Approval("close", "responder", "sha256:1")),
 		Entry("not along with another change", &chief, "a request that adds an approval changes nothing else in spec",
 			Approval("close", "chief", "sha256:1"), Severity("Low")),
@@ -315,7 +318,7 @@ var _ = Describe("Deleting an Incident", func() {
 var _ = Describe("The roles", func() {
 	DescribeTable("allow what they are for and nothing else", func(ctx context.Context, name, resource string, verbs ...string) {
 		who := as(server.Impersonate(name))
-		for _, verb := range []string{"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection", "approve", "examine", "expose", "destroy"} {
+		for _, verb := range []string{"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection", "approve", "waive", "examine", "expose", "destroy"} {
 			Expect(may(ctx, who, shop, verb, resource, "")).To(Equal(slices.Contains(verbs, verb)), "%s %s", verb, resource)
 		}
 		Expect(may(ctx, who, shop, "update", resource, "status")).To(BeFalse())
@@ -330,6 +333,9 @@ var _ = Describe("The roles", func() {
 		Entry("approver", "approver", "incidents", "get", "list", "watch", "update", "patch", "approve"),
 		Entry("approver", "approver", "recoveryplans", "get", "list", "watch"),
 		Entry("approver", "approver", "containmentpolicies", "get", "list", "watch"),
+		Entry("waiver", "waiver", "incidents", "get", "list", "watch", "update", "patch", "waive"),
+		Entry("waiver", "waiver", "recoveryplans", "get", "list", "watch"),
+		Entry("waiver", "waiver", "containmentpolicies", "get", "list", "watch"),
 		Entry("plan author", "author", "incidents"),
 		Entry("plan author", "author", "recoveryplans", "get", "list", "watch", "create", "update", "patch", "delete"),
 		Entry("plan author", "author", "containmentpolicies"),

@@ -1,14 +1,14 @@
 package main
 
 import (
-	"bytes"
-	"compress/gzip"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -19,10 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
-	"cofferdam.dev/cofferdam/test/cluster"
 )
-
-const recordKey = "manifests.json.gz"
 
 // inspectEvidence shows what is kept, and looks whether it is there.
 func (d *demo) inspectEvidence(ctx context.Context) error {
@@ -38,7 +35,7 @@ func (d *demo) inspectEvidence(ctx context.Context) error {
 	showEvidence(inc)
 	blank()
 	d.check("every pod's record is stored; each digest, computed anew, is the one in status; each record names its pod and the labels it had",
-		d.recordsHold(ctx, inc))
+		d.recordsHold(inc))
 	if d.snapshots {
 		d.check("the snapshot of the database's volume is ready, bound in both directions, and its content is set to Retain", d.snapshotHolds(ctx, inc))
 	} else {
@@ -49,7 +46,7 @@ func (d *demo) inspectEvidence(ctx context.Context) error {
 }
 
 // recordsHold says which record is missing, or is not what status says.
-func (d *demo) recordsHold(ctx context.Context, inc *v1alpha1.Incident) error {
+func (d *demo) recordsHold(inc *v1alpha1.Incident) error {
 	var problems []error
 	for _, p := range inc.Status.Pods {
 		i := slices.IndexFunc(inc.Status.Evidence, func(e v1alpha1.EvidenceItem) bool {
@@ -59,47 +56,30 @@ func (d *demo) recordsHold(ctx context.Context, inc *v1alpha1.Incident) error {
 			problems = append(problems, fmt.Errorf("there is no record of pod %s", p.Name))
 			continue
 		}
-		problems = append(problems, d.recordHolds(ctx, inc.Status.Evidence[i], p))
+		problems = append(problems, d.recordHolds(inc.Status.Evidence[i], p))
 	}
 	return errors.Join(problems...)
 }
 
-func (d *demo) recordHolds(ctx context.Context, item v1alpha1.EvidenceItem, p v1alpha1.PodStatus) error {
-	name, found := strings.CutPrefix(item.Location, "ConfigMap "+cluster.OperatorNamespace+"/")
-	if !found {
-		return fmt.Errorf("the record of pod %s is in %q", p.Name, item.Location)
-	}
-	var cm corev1.ConfigMap
-	if err := d.admin.Get(ctx, client.ObjectKey{Namespace: cluster.OperatorNamespace, Name: name}, &cm); err != nil {
+func (d *demo) recordHolds(item v1alpha1.EvidenceItem, p v1alpha1.PodStatus) error {
+	raw, err := os.ReadFile(filepath.Join(d.storeDir(), filepath.FromSlash(item.Location)))
+	if err != nil {
 		return fmt.Errorf("read the record of pod %s: %w", p.Name, err)
 	}
-	sum := sha256.Sum256(cm.BinaryData[recordKey])
+	sum := sha256.Sum256(raw)
 	if digest := "sha256:" + hex.EncodeToString(sum[:]); digest != item.Digest {
 		return fmt.Errorf("the record of pod %s has digest %s, status says %s", p.Name, digest, item.Digest)
-	}
-	pod, err := unpack(cm.BinaryData[recordKey])
-	if err != nil {
-		return fmt.Errorf("the record of pod %s: %w", p.Name, err)
-	}
-	if string(pod.UID) != p.UID || pod.Labels[appLabel] != p.Owner.Name {
-		return fmt.Errorf("the record of pod %s is of pod %s with labels %v", p.Name, pod.Name, pod.Labels)
-	}
-	return nil
-}
-
-// unpack reads the pod from a record.
-func unpack(raw []byte) (*corev1.Pod, error) {
-	zip, err := gzip.NewReader(bytes.NewReader(raw))
-	if err != nil {
-		return nil, err
 	}
 	var record struct {
 		Pod corev1.Pod `json:"pod"`
 	}
-	if err := json.NewDecoder(zip).Decode(&record); err != nil {
-		return nil, err
+	if err := json.Unmarshal(raw, &record); err != nil {
+		return fmt.Errorf("the record of pod %s: %w", p.Name, err)
 	}
-	return &record.Pod, nil
+	if pod := record.Pod; string(pod.UID) != p.UID || pod.Labels[appLabel] != p.Owner.Name {
+		return fmt.Errorf("the record of pod %s is of pod %s with labels %v", p.Name, pod.Name, pod.Labels)
+	}
+	return nil
 }
 
 func volumeItem(inc *v1alpha1.Incident) v1alpha1.EvidenceItem {

@@ -55,7 +55,7 @@ func (d *demo) startManager(ctx context.Context) (*manager, context.Context, err
 	defer log.Close() //nolint:errcheck // the child has a handle of its own
 	m := &manager{metrics: metrics, exited: make(chan struct{})}
 	m.cmd = exec.CommandContext(context.WithoutCancel(ctx), program, "--leader-elect", "--operator-namespace="+cluster.OperatorNamespace,
-		"--metrics-bind-address="+metrics, "--health-probe-bind-address="+probes)
+		"--evidence-store=file://"+d.storeDir(), "--metrics-bind-address="+metrics, "--health-probe-bind-address="+probes)
 	m.cmd.Env = append(os.Environ(), "KUBECONFIG="+d.kubeconfigOfManager())
 	m.cmd.Stdout, m.cmd.Stderr = log, log
 	m.cmd.SysProcAttr = childAttributes()
@@ -82,6 +82,9 @@ func (m *manager) stop() {
 		<-m.exited
 	}
 }
+
+// storeDir is where the operator keeps evidence: on an installation this is a volume, or a bucket.
+func (d *demo) storeDir() string { return filepath.Join(d.dir, "evidence") }
 
 // writeManagerKubeconfig makes a kubeconfig for the same server in which the administrator is replaced by the operator's token.
 func (d *demo) writeManagerKubeconfig(ctx context.Context) error {

@@ -23,6 +23,8 @@ type story struct {
 	evidencePods []v1alpha1.PodStatus
 	// closed is the Incident as it was before it was deleted.
 	closed *v1alpha1.Incident
+	// archive is the file that the evidence was exported into.
+	archive string
 }
 
 // tell goes through the story. An error is something that keeps it from going on.
@@ -42,6 +44,7 @@ func (d *demo) tell(ctx context.Context) error {
 		{"The owner of the namespace tries to undo the containment", d.tryToUndo},
 		{"Recover: known-good images, in order, looked at and approved", d.recover},
 		{"Close: the rest of the quarantine is lifted, the evidence stays", d.close},
+		{"The evidence is handed over: one file that can be checked without the cluster and without Cofferdam", d.handOver},
 		{"What happened when", d.lookBack},
 	} {
 		heading(i+1, chapter.title)

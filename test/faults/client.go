@@ -6,10 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"cofferdam.dev/cofferdam/controllers/store"
+	"cofferdam.dev/cofferdam/controllers/store/faulty"
 )
 
 // errDead is what a client of a dead operator answers: it can neither read nor write any more.
@@ -38,6 +42,8 @@ type Client struct {
 	counts map[string]int
 	writes []Write
 	dead   chan struct{}
+	// dying is the write to the store after which the operator dies, while it is made.
+	dying *storeWrite
 }
 
 // Write is one write of an operator: the nth of its kind, counted from 1. Runs differ in how many writes of status fall between the others, so that a write is
@@ -101,6 +107,61 @@ func (c *Client) write(verb string, obj runtime.Object, fn func() error) error {
 		return errDead
 	}
 	return err
+}
+
+// OpenStore opens the operator's evidence store, whose writes are counted too: a store outlives the operators that write to it.
+func (c *Client) OpenStore(ctx context.Context, url string, opts store.Options) (*store.Store, error) {
+	inner, err := store.OpenBackend(ctx, url, opts)
+	if err != nil {
+		return nil, err
+	}
+	backend := faulty.New(inner)
+	backend.Hook(c.storeEvent)
+	return store.New(backend, opts)
+}
+
+// storeEvent counts a write to the store, and keeps it from being made, or its answer from being heard, when the operator dies.
+func (c *Client) storeEvent(e faulty.Event) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	kind := fmt.Sprintf("store %s %s", e.Op, folderOf(e.Key))
+	if e.After {
+		if dying := c.dying; dying != nil && *dying == (storeWrite{kind, e.Nth}) {
+			close(c.dead)
+			c.dying = nil
+		}
+		return c.alive()
+	}
+	if err := c.alive(); err != nil {
+		return err
+	}
+	c.counts[kind]++
+	write := Write{Kind: kind, Nth: c.counts[kind]}
+	c.writes = append(c.writes, write)
+	if c.moment == Never || write != c.at {
+		return nil
+	}
+	if c.moment == Before {
+		close(c.dead)
+		return errDead
+	}
+	c.dying = &storeWrite{kind, e.Nth}
+	return nil
+}
+
+// storeWrite is a write to the store by its number there.
+type storeWrite struct {
+	kind string
+	nth  int
+}
+
+// folderOf is what kind of object a key names.
+func folderOf(key string) string {
+	parts := strings.Split(key, "/")
+	if parts[0] == "incidents" && len(parts) > 2 {
+		return parts[2]
+	}
+	return parts[0]
 }
 
 // Get reads, while the operator lives.

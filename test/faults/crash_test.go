@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/google/go-cmp/cmp"
@@ -26,14 +27,20 @@ const atOnce = 8
 type story struct {
 	policy func(*v1alpha1.ContainmentPolicy)
 	tell   func(context.Context, *scenario.Shop) (*v1alpha1.Incident, error)
-	// writes is the least number of writes that the story takes.
+	// writes is the least number of writes at which the operator is killed, and at says which those are.
 	writes int
+	at     func(Write) bool
 }
+
+// toStore are writes to the evidence store, toServer those to the API server.
+func toStore(w Write) bool  { return strings.HasPrefix(w.Kind, "store ") }
+func toServer(w Write) bool { return !toStore(w) }
 
 var _ = DescribeTable("A crash of the operator between any two writes changes nothing about the end",
 	func(ctx SpecContext, story story) {
 		reference, writes, err := run(ctx, story, Never, Write{})
 		Expect(err).NotTo(HaveOccurred())
+		writes = slices.DeleteFunc(writes, func(w Write) bool { return !story.at(w) })
 		for i, w := range writes {
 			fmt.Fprintf(GinkgoWriter, "write %d: %s, number %d\n", i+1, w.Kind, w.Nth)
 		}
@@ -46,8 +53,9 @@ var _ = DescribeTable("A crash of the operator between any two writes changes no
 		Expect(kinds(fatal)).To(ContainElements(kinds(writes)))
 		fmt.Fprintf(GinkgoWriter, "%d crashes, each with the end state of an undisturbed run\n", len(fatal))
 	},
-	Entry("contained, recovered and closed", story{policy: func(*v1alpha1.ContainmentPolicy) {}, tell: recovered, writes: 40}),
-	Entry("a false alarm: replacements refused, a policy of others carved out, two Incidents on one pod, everything given back", story{policy: lenient, tell: falseAlarm, writes: 25}),
+	Entry("contained, recovered and closed", story{policy: func(*v1alpha1.ContainmentPolicy) {}, tell: recovered, writes: 40, at: toServer}),
+	Entry("a false alarm: replacements refused, a policy of others carved out, two Incidents on one pod, everything given back", story{policy: lenient, tell: falseAlarm, writes: 25, at: toServer}),
+	Entry("evidence kept, and removed after an approved release", story{policy: removable, tell: kept, writes: 25, at: toStore}),
 )
 
 // crashEverywhere tells the story once for every gap between two writes, with a crash in that gap. It returns the writes at which the operator died.
@@ -125,7 +133,9 @@ func run(ctx context.Context, story story, moment Moment, at Write) (end []strin
 
 // supervise runs the operator, and a fresh one once it has died.
 func supervise(ctx context.Context, namespace string, faulty *Client) error {
-	options := operator.Options{Namespaces: []string{namespace, cluster.OperatorNamespace}, Wrap: faulty.Wrap}
+	options := operator.Options{
+		Namespaces: []string{namespace, cluster.OperatorNamespace}, Wrap: faulty.Wrap, EvidenceStore: storeOf(namespace), OpenStore: faulty.OpenStore,
+	}
 	first, err := operator.Start(ctx, server.OperatorConfig(), options)
 	if err != nil {
 		return err
@@ -138,13 +148,37 @@ func supervise(ctx context.Context, namespace string, faulty *Client) error {
 	if err := first.Stop(); err != nil {
 		return err
 	}
-	options.Wrap = nil
+	options.Wrap, options.OpenStore = nil, nil
 	second, err := operator.Start(ctx, server.OperatorConfig(), options)
 	if err != nil {
 		return err
 	}
 	<-ctx.Done()
 	return second.Stop()
+}
+
+// storeOf is the store of one run.
+func storeOf(namespace string) string { return "mem://" + namespace }
+
+// removable lets evidence be removed with one approval.
+func removable(p *v1alpha1.ContainmentPolicy) { p.Spec.Evidence.Retention.RequiredApprovals = 1 }
+
+// kept contains the database, keeps its evidence, closes, and removes the evidence.
+func kept(ctx context.Context, shop *scenario.Shop) (*v1alpha1.Incident, error) {
+	target := builder.Targets(builder.Target(v1alpha1.TargetStatefulSet, "", scenario.DB))
+	if err := shop.Responder.Create(ctx, builder.Incident(shop.Namespace, "miner", target)); err != nil {
+		return nil, err
+	}
+	return follow(ctx, shop, "miner", []turn{
+		{"contained with evidence", scenario.Is(v1alpha1.ConditionReady), func() error { return shop.SetGoal(ctx, "miner", v1alpha1.GoalClose) }},
+		{"waiting for approval", scenario.HasReason(v1alpha1.ConditionReleased, v1alpha1.ReasonWaitingForApproval), func() error {
+			return shop.Approve(ctx, "miner", v1alpha1.CloseStage)
+		}},
+		{"asking about removal", func(inc *v1alpha1.Incident) bool { return closed(inc) && inc.Status.RemovalDigest != "" }, func() error {
+			return shop.Approve(ctx, "miner", v1alpha1.RemoveStage)
+		}},
+		{"without evidence", scenario.HasReason(v1alpha1.ConditionEvidenceCollected, v1alpha1.ReasonRemoved), func() error { return nil }},
+	})
 }
 
 // recovered declares an Incident and takes it from containment over recovery to its close.

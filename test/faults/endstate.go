@@ -15,6 +15,10 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
+	"cofferdam.dev/cofferdam/controllers/custody"
+	"cofferdam.dev/cofferdam/controllers/evidence"
+	"cofferdam.dev/cofferdam/controllers/incident"
+	"cofferdam.dev/cofferdam/controllers/store"
 	"cofferdam.dev/cofferdam/test/cluster"
 	"cofferdam.dev/cofferdam/test/scenario"
 )
@@ -26,7 +30,7 @@ func EndState(ctx context.Context, shop *scenario.Shop, inc *v1alpha1.Incident) 
 	add := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
 	describeStatus(inc, add)
 	for _, describe := range []func(context.Context, *scenario.Shop, *v1alpha1.Incident, func(string, ...any)) error{
-		describeWorkloads, describePods, describePolicies, describeSnapshots, describeRecords,
+		describeWorkloads, describePods, describePolicies, describeSnapshots, describeRecords, describeStore,
 	} {
 		if err := describe(ctx, shop, inc, add); err != nil {
 			return nil, err
@@ -168,4 +172,58 @@ func describeRecords(ctx context.Context, shop *scenario.Shop, inc *v1alpha1.Inc
 		}
 	}
 	return nil
+}
+
+// describeStore reads the ledger, which has to verify, and looks whether every item of status is in the store as the ledger says. What is still on its way into the ledger is waited for.
+func describeStore(ctx context.Context, shop *scenario.Shop, inc *v1alpha1.Incident, add func(string, ...any)) error {
+	st, err := store.Open(ctx, storeOf(shop.Namespace), store.Options{})
+	if err != nil {
+		return err
+	}
+	ledger, err := settledLedger(ctx, st, shop, inc)
+	if err != nil {
+		return err
+	}
+	original := map[string]bool{}
+	for _, p := range inc.Status.Pods {
+		original[p.UID] = p.Replacement == ""
+	}
+	counts := map[string]int{}
+	for e := range ledger.Entries() {
+		if e.Action == "Write" || strings.Contains(e.Action, "=") || e.Action == custody.ActionVoid || e.Action == "MeasureInForce" {
+			continue // how many of these there are depends on when the operator died, and on how fast the controllers of Kubernetes are
+		}
+		if e.Subject.Kind == "Pod" && !original[e.Subject.UID] {
+			continue
+		}
+		counts[fmt.Sprintf("%s %s %s of a %s", e.Actor.Kind, e.Action, e.Phase, e.Subject.Kind)]++
+	}
+	for what, n := range counts {
+		add("ledger: %d times %s", n, what)
+	}
+	for i := range inc.Status.Evidence {
+		e := &inc.Status.Evidence[i]
+		if !evidence.InStore(e) || e.State != v1alpha1.EvidenceCollected {
+			continue
+		}
+		if err := st.Verify(ctx, store.Object{Key: e.Location, Digest: e.Digest, Size: e.Size}); err != nil {
+			return err
+		}
+	}
+	keys, err := st.Keys(ctx, "incidents/"+string(inc.UID)+"/items/")
+	add("items are left in the store: %t", len(keys) > 0)
+	return err
+}
+
+// settledLedger waits until the ledger has what status has, and is signed. It fails at once when the ledger does not verify.
+func settledLedger(ctx context.Context, st *store.Store, shop *scenario.Shop, inc *v1alpha1.Incident) (*custody.Ledger, error) {
+	var ledger *custody.Ledger
+	_, err := shop.Await(ctx, inc.Name, "in the ledger", func(now *v1alpha1.Incident) bool {
+		var err error
+		if ledger, err = custody.Open(ctx, st, string(inc.UID)); err != nil || now.Status.Custody == nil {
+			return false
+		}
+		return ledger.Seq() == now.Status.Custody.Entries && incident.Recorded(now, ledger.Has)
+	})
+	return ledger, err
 }

@@ -1,20 +1,16 @@
 package lifecycle
 
 import (
-	"bytes"
-	"compress/gzip"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"io"
 	"strings"
 	"time"
 
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -36,7 +32,7 @@ var _ = Describe("Evidence", func() {
 			if item.Subject.Name != before.Name {
 				continue
 			}
-			record := readRecord(ctx, shop, item)
+			record := readRecord(ctx, item)
 			Expect(record.Pod.Labels).To(Equal(before.Labels))
 			Expect(record.Pod.UID).To(Equal(before.UID))
 			Expect(record.Owners).NotTo(BeEmpty())
@@ -113,21 +109,12 @@ var _ = Describe("Without the snapshot API", func() {
 	})
 })
 
-// readRecord reads a record back and checks its digest.
-func readRecord(ctx context.Context, shop *scenario.Shop, item v1alpha1.EvidenceItem) evidence.Record {
+// readRecord reads a record back from the store and checks its digest.
+func readRecord(ctx context.Context, item v1alpha1.EvidenceItem) evidence.Record {
 	GinkgoHelper()
-	ns, name, found := strings.Cut(strings.TrimPrefix(item.Location, "ConfigMap "), "/")
-	Expect(found).To(BeTrue())
-	var cm corev1.ConfigMap
-	Expect(shop.Admin.Get(ctx, client.ObjectKey{Namespace: ns, Name: name}, &cm)).To(Succeed())
-	Expect(cm.Immutable).To(HaveValue(BeTrue()))
-	packed := cm.BinaryData["manifests.json.gz"]
-	sum := sha256.Sum256(packed)
+	raw := readItem(ctx, item)
+	sum := sha256.Sum256(raw)
 	Expect(item.Digest).To(Equal("sha256:" + hex.EncodeToString(sum[:])))
-	unzip, err := gzip.NewReader(bytes.NewReader(packed))
-	Expect(err).NotTo(HaveOccurred())
-	raw, err := io.ReadAll(unzip)
-	Expect(err).NotTo(HaveOccurred())
 	var record evidence.Record
 	Expect(json.Unmarshal(raw, &record)).To(Succeed())
 	return record

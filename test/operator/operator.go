@@ -2,6 +2,7 @@
 package operator
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"cofferdam.dev/cofferdam/controllers"
+	"cofferdam.dev/cofferdam/controllers/store"
 )
 
 // Options say how the operator is run.
@@ -24,7 +26,14 @@ type Options struct {
 	Namespaces []string
 	// Wrap wraps the client with which the operator acts.
 	Wrap func(client.Client) client.Client
+	// EvidenceStore is the URL of the evidence store. Default a store in memory that all operators of the process share.
+	EvidenceStore string
+	// OpenStore replaces the opening of stores, for tests that make them fail.
+	OpenStore func(ctx context.Context, url string, opts store.Options) (*store.Store, error)
 }
+
+// MemoryStore is the store that operators share unless they are told otherwise.
+const MemoryStore = "mem://operators"
 
 // Operator is a running operator.
 type Operator struct {
@@ -53,7 +62,9 @@ func Start(ctx context.Context, cfg *rest.Config, opts Options) (*Operator, erro
 	if err != nil {
 		return nil, fmt.Errorf("prepare the manager: %w", err)
 	}
-	setup := controllers.Options{Controller: controller.Options{MaxConcurrentReconciles: 2}}
+	setup := controllers.Options{
+		Controller: controller.Options{MaxConcurrentReconciles: 2}, EvidenceStore: cmp.Or(opts.EvidenceStore, MemoryStore), OpenStore: opts.OpenStore,
+	}
 	if opts.Wrap != nil {
 		setup.Client = opts.Wrap(mgr.GetClient())
 	}

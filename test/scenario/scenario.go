@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
@@ -42,24 +43,25 @@ const (
 // Shop is one namespace with an application, and people with roles in it.
 type Shop struct {
 	Namespace string
-	// Admin is the cluster's administrator; Responder and Approver hold the roles of config/rbac in the namespace.
-	Admin, Responder, Approver client.Client
-	// ResponderName and ApproverName are their user names.
-	ResponderName, ApproverName string
+	// Admin is the cluster's administrator; Responder, Approver and Waiver hold the roles of config/rbac in the namespace.
+	Admin, Responder, Approver, Waiver client.Client
+	// ResponderName, ApproverName and WaiverName are their user names.
+	ResponderName, ApproverName, WaiverName string
 }
 
 // Open creates the namespace, the people, the application and a RecoveryPlan, and waits until the application runs.
 func Open(ctx context.Context, server *cluster.Cluster, namespace string) (*Shop, error) {
-	s := &Shop{Namespace: namespace, ResponderName: namespace + "-responder", ApproverName: namespace + "-approver"}
-	var err error
-	if s.Admin, err = client.New(server.RESTConfig, client.Options{Scheme: controllers.NewScheme()}); err != nil {
-		return nil, err
+	s := &Shop{
+		Namespace: namespace, ResponderName: namespace + "-responder", ApproverName: namespace + "-approver", WaiverName: namespace + "-waiver",
 	}
-	if s.Responder, err = client.New(server.Impersonate(s.ResponderName), client.Options{Scheme: controllers.NewScheme()}); err != nil {
-		return nil, err
-	}
-	if s.Approver, err = client.New(server.Impersonate(s.ApproverName), client.Options{Scheme: controllers.NewScheme()}); err != nil {
-		return nil, err
+	for who, config := range map[*client.Client]*rest.Config{
+		&s.Admin: server.RESTConfig, &s.Responder: server.Impersonate(s.ResponderName), &s.Approver: server.Impersonate(s.ApproverName),
+		&s.Waiver: server.Impersonate(s.WaiverName),
+	} {
+		var err error
+		if *who, err = client.New(config, client.Options{Scheme: controllers.NewScheme()}); err != nil {
+			return nil, err
+		}
 	}
 	for _, obj := range s.objects() {
 		if err := s.Admin.Create(ctx, obj); err != nil {
@@ -83,6 +85,7 @@ func (s *Shop) objects() []client.Object {
 		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: s.Namespace, Labels: map[string]string{"shop": s.Namespace}}},
 		s.binding(s.ResponderName, "cofferdam-responder"),
 		s.binding(s.ApproverName, "cofferdam-approver"),
+		s.binding(s.WaiverName, "cofferdam-evidence-waiver"),
 		builder.Deployment(s.Namespace, Web, BadImage, 2),
 		db,
 		builder.Deployment(s.Namespace, Clean, builder.GoodImage, 1),
@@ -225,14 +228,25 @@ func (s *Shop) SetGoal(ctx context.Context, name string, goal v1alpha1.Goal) err
 	return s.edit(ctx, s.Responder, name, func(inc *v1alpha1.Incident) { inc.Spec.Goal = goal })
 }
 
-// Approve approves a step as the approver, with the digest that the Incident shows.
+// Approve approves a step, with the digest that the Incident shows, as the approver, or as the waiver where gaps are waived.
 func (s *Shop) Approve(ctx context.Context, name, step string) error {
-	return s.edit(ctx, s.Approver, name, func(inc *v1alpha1.Incident) {
-		digest := inc.Status.CloseDigest
-		if step != v1alpha1.CloseStage {
+	who, author := s.Approver, s.ApproverName
+	if step == v1alpha1.WaiveStage {
+		who, author = s.Waiver, s.WaiverName
+	}
+	return s.edit(ctx, who, name, func(inc *v1alpha1.Incident) {
+		digest := ""
+		switch step {
+		case v1alpha1.CloseStage:
+			digest = inc.Status.CloseDigest
+		case v1alpha1.WaiveStage:
+			digest = inc.Status.GapDigest
+		case v1alpha1.RemoveStage:
+			digest = inc.Status.RemovalDigest
+		default:
 			digest = inc.Status.Recovery.PlanDigest
 		}
-		builder.Approval(step, s.ApproverName, digest)(inc)
+		builder.Approval(step, author, digest)(inc)
 	})
 }
 

@@ -1,0 +1,190 @@
+package incident
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"cofferdam.dev/cofferdam/api/v1alpha1"
+	"cofferdam.dev/cofferdam/controllers/custody"
+	"cofferdam.dev/cofferdam/controllers/evidence"
+)
+
+// The ledger follows the Incident: facts are derived from the Incident as it was read, which is durable, and each has an ID that is the same in every pass. Whatever dies in between, the next pass
+// finds what the ledger does not have yet. An action runs only after its intent was read back from status, and by then the ledger has the intent too.
+
+// operatorName is the operator in the ledger.
+const operatorName = "cofferdam"
+
+// facts are what the ledger has to know of an Incident, oldest kinds first.
+func facts(inc *v1alpha1.Incident, now time.Time) []custody.Fact {
+	out := declaration(inc, now)
+	for _, t := range inc.Status.Targets {
+		out = append(out, observed("target/"+t.Key+"/"+t.UID, now, "TargetResolved",
+			custody.Subject{Kind: string(t.Kind), Namespace: t.Namespace, Name: t.Name, UID: t.UID}, ""))
+	}
+	for i := range inc.Status.Pods {
+		p := &inc.Status.Pods[i]
+		out = append(out, observed("pod/"+p.UID, now, "PodRecorded", subjectOf(podRef(p)), podDetail(p)))
+	}
+	for _, m := range inc.Status.Measures {
+		out = append(out, custody.Fact{
+			ID: "measure/" + refID(m), At: now, Actor: operator(), Action: "MeasureInForce", Phase: custody.PhaseOutcome, Subject: subjectOf(m),
+			Detail: "seen in force, as it should be",
+		})
+	}
+	for i := range inc.Status.Evidence {
+		out = append(out, itemFacts(&inc.Status.Evidence[i], now)...)
+	}
+	for _, e := range inc.Status.Journal {
+		out = append(out, journalFacts(e)...)
+	}
+	for _, t := range inc.Status.Tampering {
+		out = append(out, tamperingFact(t))
+	}
+	return append(out, turnFacts(inc)...)
+}
+
+// Recorded reports whether a ledger has all that is known of the Incident.
+func Recorded(inc *v1alpha1.Incident, has func(id string) bool) bool {
+	return !slices.ContainsFunc(facts(inc, time.Time{}), func(f custody.Fact) bool { return !has(f.ID) })
+}
+
+func operator() custody.Actor { return custody.Actor{Kind: custody.ActorOperator, Name: operatorName} }
+
+func observed(id string, at time.Time, action string, subject custody.Subject, detail string) custody.Fact {
+	return custody.Fact{ID: id, At: at, Actor: custody.Actor{Kind: custody.ActorObservation, Name: operatorName}, Action: action, Subject: subject, Detail: detail}
+}
+
+func subjectOf(ref v1alpha1.ObjectRef) custody.Subject {
+	return custody.Subject{Kind: ref.Kind, Namespace: ref.Namespace, Name: ref.Name, UID: ref.UID}
+}
+
+func subjectOfIncident(inc *v1alpha1.Incident) custody.Subject {
+	return custody.Subject{Kind: "Incident", Namespace: inc.Namespace, Name: inc.Name, UID: string(inc.UID)}
+}
+
+func refID(ref v1alpha1.ObjectRef) string {
+	return strings.Join([]string{ref.Kind, ref.Namespace, ref.Name, ref.UID}, "/")
+}
+
+// declaration is what people have said: who declared the Incident, where the goal stands, who approved what.
+func declaration(inc *v1alpha1.Incident, now time.Time) []custody.Fact {
+	incident := subjectOfIncident(inc)
+	out := []custody.Fact{{
+		ID: "declared", At: inc.CreationTimestamp.Time, Actor: custody.Actor{Kind: custody.ActorPerson, Name: inc.Spec.DeclaredBy.Username},
+		Action: "DeclareIncident", Subject: incident, Detail: inc.Spec.Title,
+	}}
+	if p := inc.Status.Policy; p != nil {
+		out = append(out, observed("accepted", now, "IncidentAccepted", incident,
+			fmt.Sprintf("governed by ContainmentPolicy %s, generation %d (uid %s)", p.Name, p.Generation, p.UID)))
+	}
+	if inc.Spec.Goal != v1alpha1.GoalContain {
+		// Who has set it is in the API server's audit log; the object does not tell.
+		out = append(out, observed("goal/"+string(inc.Spec.Goal), now, "GoalSet", incident, "the goal is "+string(inc.Spec.Goal)))
+	}
+	for _, a := range inc.Spec.Approvals {
+		out = append(out, custody.Fact{
+			ID: "approval/" + digestOf(a.Step, a.Author, a.Digest), At: now, Actor: custody.Actor{Kind: custody.ActorPerson, Name: a.Author},
+			Action: "Approve", Subject: incident, Detail: strings.TrimSuffix(fmt.Sprintf("step %s, digest %s: %s", a.Step, a.Digest, a.Comment), ": "),
+		})
+	}
+	return out
+}
+
+func podDetail(p *v1alpha1.PodStatus) string {
+	detail := "on node " + p.Node
+	if p.Owner.Name != "" {
+		detail += fmt.Sprintf(", of %s %s", p.Owner.Kind, p.Owner.Name)
+	}
+	if p.Replacement != "" {
+		detail += ", a replacement that was created after quarantine began"
+	}
+	return detail
+}
+
+// itemFacts say what became of an evidence item.
+func itemFacts(item *v1alpha1.EvidenceItem, now time.Time) []custody.Fact {
+	id := "evidence/" + item.ID + "/"
+	at := now
+	if !item.TakenAt.IsZero() {
+		at = item.TakenAt.Time
+	}
+	subject := subjectOf(item.Subject)
+	switch item.State {
+	case v1alpha1.EvidencePending:
+		return []custody.Fact{{ID: id + "begun", At: now, Actor: operator(), Action: "CollectEvidence", Phase: custody.PhaseIntent, Subject: subject, Detail: string(item.Type)}}
+	case v1alpha1.EvidenceGap:
+		return []custody.Fact{{ID: id + "gap", At: now, Actor: operator(), Action: "CollectEvidence", Phase: custody.PhaseOutcome, Subject: subject,
+			Detail: fmt.Sprintf("%s: a gap, could not be had: %s", item.Type, item.Message)}}
+	case v1alpha1.EvidenceCollected:
+		return []custody.Fact{{ID: id + "collected", At: at, Actor: operator(), Action: "CollectEvidence", Phase: custody.PhaseOutcome, Subject: subject,
+			Detail: strings.TrimSuffix(fmt.Sprintf("%s: safe in %s; %s", item.Type, item.Location, item.Message), "; "), Stored: storedAs(item)}}
+	case v1alpha1.EvidenceRemoved:
+		return []custody.Fact{{ID: id + "removed", At: now, Actor: operator(), Action: custody.ActionRemoveEvidence, Phase: custody.PhaseOutcome, Subject: subject,
+			Detail: "removed from the store after an approved release", Stored: storedAs(item)}}
+	}
+	return nil
+}
+
+// storedAs names the object in the store; nil for evidence that is kept elsewhere.
+func storedAs(item *v1alpha1.EvidenceItem) *custody.Stored {
+	if !evidence.InStore(item) {
+		return nil
+	}
+	out := &custody.Stored{
+		Key: item.Location, Name: fmt.Sprintf("%s of %s %s/%s", item.Type, item.Subject.Kind, item.Subject.Namespace, item.Subject.Name), MediaType: evidence.MediaType(item),
+		Digest: item.Digest, Size: item.Size, PlainDigest: item.Digest, PlainSize: item.Size,
+	}
+	if item.StoredDigest != "" {
+		out.Digest, out.Size, out.Encrypted = item.StoredDigest, item.StoredSize, true
+	}
+	return out
+}
+
+func journalFacts(e v1alpha1.JournalEntry) []custody.Fact {
+	id := "journal/" + string(e.Action) + "/" + refID(e.Object)
+	intent := custody.Fact{
+		ID: id + "/intent", At: e.IntendedAt.Time, Actor: operator(), Action: string(e.Action), Phase: custody.PhaseIntent, Subject: subjectOf(e.Object), Detail: e.Detail,
+	}
+	if e.State != v1alpha1.JournalDone {
+		return []custody.Fact{intent}
+	}
+	outcome := intent
+	outcome.ID, outcome.At, outcome.Phase, outcome.Detail = id+"/outcome", e.DoneAt.Time, custody.PhaseOutcome, "the effect was observed"
+	return []custody.Fact{intent, outcome}
+}
+
+func tamperingFact(t v1alpha1.Tampering) custody.Fact {
+	detail := t.What
+	if t.By != "" {
+		detail += "; changed last by field manager " + t.By
+	}
+	return observed("tampering/"+digestOf(refID(t.Object), t.What, t.At.UTC().Format(time.RFC3339)), t.At.Time, "Tampering", subjectOf(t.Object), detail)
+}
+
+// turnFacts are the turns of the conditions that tell how far the Incident has come.
+func turnFacts(inc *v1alpha1.Incident) []custody.Fact {
+	tells := []string{v1alpha1.ConditionAccepted, v1alpha1.ConditionContained, v1alpha1.ConditionGuarded, v1alpha1.ConditionEvidenceCollected, v1alpha1.ConditionRecovered, v1alpha1.ConditionReleased}
+	var out []custody.Fact
+	for _, c := range inc.Status.Conditions {
+		if !slices.Contains(tells, c.Type) {
+			continue
+		}
+		out = append(out, observed(fmt.Sprintf("condition/%s/%s/%s", c.Type, c.Status, stamp(c.LastTransitionTime)), c.LastTransitionTime.Time,
+			fmt.Sprintf("%s=%s", c.Type, c.Status), subjectOfIncident(inc), c.Message))
+	}
+	return out
+}
+
+func stamp(t metav1.Time) string { return t.UTC().Format(time.RFC3339) }
+
+func digestOf(parts ...string) string {
+	sum := sha256.Sum256([]byte(strings.Join(parts, "\x00")))
+	return hex.EncodeToString(sum[:16])
+}

@@ -1,0 +1,177 @@
+package incident
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"cofferdam.dev/cofferdam/api/v1alpha1"
+	"cofferdam.dev/cofferdam/controllers/approval"
+	"cofferdam.dev/cofferdam/controllers/evidence"
+)
+
+// +kubebuilder:rbac:groups="",namespace=cofferdam-system,resources=configmaps,verbs=list;delete
+
+// removalLimit is how long one attempt to remove evidence from the store may take.
+const removalLimit = 10 * time.Minute
+
+// removeEvidence removes what was kept of a closed Incident, once enough people have approved exactly that and the time that the standing orders set has passed. The ledger is never removed: it says what was there.
+func (s *scope) removeEvidence(ctx context.Context) error {
+	if s.holds() || s.dryRun() || s.incident.Status.Policy == nil {
+		return nil
+	}
+	kept := s.removable()
+	if len(kept) == 0 {
+		return nil
+	}
+	ids := make([]string, 0, len(kept))
+	for _, item := range kept {
+		ids = append(ids, item.ID)
+	}
+	s.next.RemovalDigest = approval.RemovalDigest(s.incident, ids)
+	if may, err := s.mayRemove(ctx); err != nil || !may {
+		return err
+	}
+	durable := true
+	for _, item := range kept {
+		durable = s.journal.Intend(v1alpha1.ActionRemoveEvidence, itemRef(item), "remove "+item.Location) && durable
+	}
+	if !durable || s.books.withheld != "" {
+		s.removalWait = s.books.trouble()
+		return nil
+	}
+	if removed, err := s.emptyStore(kept); err != nil || !removed {
+		return err
+	}
+	if removed, err := s.removeSnapshots(ctx, kept); err != nil || !removed {
+		return err
+	}
+	if err := s.emptySpool(ctx); err != nil {
+		return err
+	}
+	for _, item := range kept {
+		item.State, item.Message = v1alpha1.EvidenceRemoved, "removed from the store after an approved release"
+		s.journal.Done(v1alpha1.ActionRemoveEvidence, itemRef(item))
+	}
+	return nil
+}
+
+// removable are the items that are, or were, in the store, and the snapshots.
+func (s *scope) removable() []*v1alpha1.EvidenceItem {
+	var out []*v1alpha1.EvidenceItem
+	for i := range s.next.Evidence {
+		item := &s.next.Evidence[i]
+		if (evidence.InStore(item) || item.Type == v1alpha1.EvidenceVolumeSnapshot) && (item.State == v1alpha1.EvidenceCollected || item.State == v1alpha1.EvidenceRemoved) {
+			out = append(out, item)
+		}
+	}
+	return out
+}
+
+func itemRef(item *v1alpha1.EvidenceItem) v1alpha1.ObjectRef {
+	return v1alpha1.ObjectRef{Kind: "EvidenceItem", Namespace: item.Subject.Namespace, Name: item.ID}
+}
+
+// mayRemove reports whether removal is approved and due, and whether anything is left to remove.
+func (s *scope) mayRemove(ctx context.Context) (bool, error) {
+	left := false
+	for _, item := range s.removable() {
+		left = left || item.State == v1alpha1.EvidenceCollected
+	}
+	retention := s.orders().Retention
+	if !left || approval.Missing(s.incident, v1alpha1.RemoveStage, s.next.RemovalDigest, removalApprovals(retention)) != "" {
+		return false, nil
+	}
+	unguarded, err := approval.Guarded(ctx, s.Client)
+	if err != nil || unguarded != "" {
+		s.removalWait = unguarded
+		return false, err
+	}
+	due := s.next.ReleasedAt.AddDate(0, 0, int(retention.Days))
+	if wait := due.Sub(s.now.Time); wait > 0 {
+		s.removalWait = "removal is approved and waits until " + due.UTC().Format(time.RFC3339)
+		s.lookAgainAfter(wait)
+		return false, nil
+	}
+	return true, nil
+}
+
+// removalApprovals is how many people have to approve; the API's default where the standing orders say nothing about retention.
+func removalApprovals(r v1alpha1.EvidenceRetention) int32 {
+	if r.RequiredApprovals > 0 {
+		return r.RequiredApprovals
+	}
+	return 2
+}
+
+// emptyStore removes the items from the store, in the background, and reports whether they are gone.
+func (s *scope) emptyStore(kept []*v1alpha1.EvidenceItem) (bool, error) {
+	task := string(s.incident.UID) + "/removal"
+	keys := make([]string, 0, len(kept))
+	for _, item := range kept {
+		if evidence.InStore(item) {
+			keys = append(keys, item.Location)
+		}
+	}
+	stores, orders := s.Books.Stores, s.orders().Store
+	result, ended := s.Background.Do(task, s.owner(), removalLimit, func(ctx context.Context) evidence.Result {
+		st, err := stores.For(ctx, orders)
+		for i := 0; err == nil && i < len(keys); i++ {
+			err = st.Delete(ctx, keys[i])
+		}
+		return evidence.Result{Err: err}
+	})
+	if !ended {
+		return false, nil
+	}
+	s.Background.Forget(task)
+	if result.Err != nil {
+		s.removalWait = "evidence could not be removed: " + result.Err.Error()
+		s.lookAgainAfter(time.Minute)
+		return false, nil
+	}
+	return true, nil
+}
+
+// removeSnapshots ends the hold on snapshots and removes them, and reports whether they are gone.
+func (s *scope) removeSnapshots(ctx context.Context, kept []*v1alpha1.EvidenceItem) (bool, error) {
+	x, all := s.collection(), true
+	for _, item := range kept {
+		if item.Type != v1alpha1.EvidenceVolumeSnapshot {
+			continue
+		}
+		gone, err := evidence.ReleaseSnapshotHold(ctx, x, *item)
+		if err != nil {
+			return false, err
+		}
+		all = all && gone
+	}
+	if !all {
+		s.lookAgainAfter(evidencePoll)
+	}
+	return all, nil
+}
+
+// emptySpool deletes the copies in the operator's namespace.
+func (s *scope) emptySpool(ctx context.Context) error {
+	var list corev1.ConfigMapList
+	err := s.Client.List(ctx, &list, client.InNamespace(s.OperatorNamespace), client.MatchingLabels{v1alpha1.IncidentUIDLabel: string(s.incident.UID)}, client.HasLabels{v1alpha1.EvidenceLabel})
+	if err != nil {
+		return fmt.Errorf("listing records of evidence: %w", err)
+	}
+	for i := range list.Items {
+		cm := &list.Items[i]
+		op := v1alpha1.PlannedAction{Verb: "delete", Object: v1alpha1.ObjectRef{Kind: "ConfigMap", Namespace: cm.Namespace, Name: cm.Name, UID: string(cm.UID)},
+			Detail: "its evidence was removed after an approved release"}
+		err := s.Write(ctx, op, func(ctx context.Context, c client.Client) error {
+			return client.IgnoreNotFound(c.Delete(ctx, cm, client.Preconditions{UID: &cm.UID}))
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
