@@ -17,7 +17,7 @@ const (
 const (
 	// maxRejoins is how often an append goes on after somebody else has written first. Each time, somebody has made progress.
 	maxRejoins = 256
-	// maxTorn is how many objects an append leaves behind in a store that damages what it is given.
+	// maxTorn is how many objects an append leaves behind in a store that cuts off what it is given.
 	maxTorn = 3
 )
 
@@ -28,8 +28,8 @@ var ErrContended = errors.New("others keep writing to the ledger")
 // drops the facts that are there now, and goes on, so that several operators may append at the same time. When a write fails, what the store holds afterwards decides: a write whose answer was
 // lost is a write. (Where another operator has written the very same line in the same second, it counts for both.)
 //
-// On an error some of the facts may have been recorded; appending all of them again is always right. After a *DamageError the ledger has to be opened anew. Appending nothing writes only what the ledger
-// has to tell about objects that the store has damaged.
+// On an error some of the facts may have been recorded; appending all of them again is always right, after the ledger was opened anew: it may be of no more use as it is. Appending nothing writes only what
+// the ledger has to tell about objects that the store has cut off.
 func (l *Ledger) Append(ctx context.Context, facts []Fact, now time.Time) (added int, err error) {
 	wanted := make([]Fact, 0, len(facts))
 	for i, fact := range facts {
@@ -45,8 +45,8 @@ func (l *Ledger) Append(ctx context.Context, facts []Fact, now time.Time) (added
 }
 
 func (l *Ledger) append(ctx context.Context, wanted []Fact, now time.Time) (added int, err error) {
-	if l.damage != nil {
-		return 0, l.damage
+	if l.broken != nil {
+		return 0, l.broken
 	}
 	rejoins, torn := 0, 0
 	for {
@@ -61,8 +61,8 @@ func (l *Ledger) append(ctx context.Context, wanted []Fact, now time.Time) (adde
 			continue
 		}
 		seq, voids := l.chain.seq(), len(l.voids)
-		if err := l.load(ctx, segment.name); err != nil {
-			return added, fmt.Errorf("appending to the ledger: %w; and reading it again: %w", werr, err)
+		if err := l.reload(ctx, segment.name, werr); err != nil {
+			return added, fmt.Errorf("appending to the ledger: %w", err)
 		}
 		if l.chain.seq() == seq && len(l.voids) == voids {
 			return added, fmt.Errorf("appending to the ledger: writing %s: %w", l.key(segment.name), werr)
@@ -75,11 +75,25 @@ func (l *Ledger) append(ctx context.Context, wanted []Fact, now time.Time) (adde
 		}
 		switch {
 		case torn >= maxTorn:
-			return added, fmt.Errorf("appending to the ledger: the store has damaged %d objects in a row: %w", torn, werr)
+			return added, fmt.Errorf("appending to the ledger: the store has cut off %d objects in a row: %w", torn, werr)
 		case rejoins >= maxRejoins:
 			return added, fmt.Errorf("appending to the ledger: %w", ErrContended)
 		}
 	}
+}
+
+// reload reads what there is after a write has failed (werr). Where the object that was to be written is not right, that may well be because of the failure, and a disk or a network that gives back something wrong
+// for a while. It is not said to be damaged before the ledger was opened anew.
+func (l *Ledger) reload(ctx context.Context, name string, werr error) error {
+	err := l.load(ctx)
+	if damage, damaged := errors.AsType[*DamageError](err); damaged && damage.Object == l.key(name) {
+		l.broken = fmt.Errorf("%w; and what is there is not what was written: %s", werr, damage.Error())
+		return l.broken
+	}
+	if err != nil {
+		return fmt.Errorf("%w; and reading it again: %w", werr, err)
+	}
+	return nil
 }
 
 // segment is what is to be written next.
@@ -93,12 +107,12 @@ type segment struct {
 	facts int
 }
 
-// segment makes the next segment: first what there is to tell of damaged objects, then the facts that are not in the ledger.
+// segment makes the next segment: first what there is to tell of objects that were cut off, then the facts that are not in the ledger.
 func (l *Ledger) segment(wanted []Fact, now time.Time) (*segment, error) {
 	next := l.chain.seq() + 1
 	attempt := l.attempts[next]
 	if attempt > maxAttempt {
-		return nil, fmt.Errorf("appending to the ledger: the store has damaged entry %d %d times", next, attempt)
+		return nil, fmt.Errorf("appending to the ledger: the store has cut off entry %d %d times", next, attempt)
 	}
 	s := &segment{name: segmentName(next, attempt)}
 	inSegment := map[string]bool{}

@@ -58,7 +58,7 @@ type Exported struct {
 	Removed int
 	// Missing has the reason, by digest, why an item is not there that should be. VerifyArchive does not accept such an archive.
 	Missing map[string]string
-	// Incomplete names objects that the store has damaged and that no entry tells of: the operator was writing, or did not come to tell. VerifyArchive does not accept such an archive.
+	// Incomplete names objects that the store has cut off and that no entry tells of: the operator was writing, or did not come to tell. VerifyArchive does not accept such an archive.
 	Incomplete []string
 	// Unsigned is how many entries follow the last head.
 	Unsigned int64

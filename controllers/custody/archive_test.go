@@ -518,7 +518,7 @@ func TestAnArchiveOfALedgerThatEndsInAVoid(t *testing.T) {
 	l := open(t, m)
 	sign(t, l, newKey(t))
 	report, err := verify(exported(t, m), VerifyOptions{})
-	if err != nil || !strings.HasPrefix(report.Notes[0], "Entry 7 tells of ledger/000000000007-00.jsonl: the store damaged this object") {
+	if err != nil || !strings.HasPrefix(report.Notes[0], "Entry 7 tells of ledger/000000000007-00.jsonl: the store has cut off this object") {
 		t.Errorf("%v, %q", err, report.Notes)
 	}
 }

@@ -15,7 +15,8 @@
 // Whoever wants to write entry n has to create the segment that begins with it, which only one writer can. The other one sees that it has lost, reads what the winner wrote, and goes on from there.
 //
 // A store that fails may keep only a part of a segment. Its complete lines count, and what follows does not; the next segment begins with the next entry, or, if not a single line is complete, has the
-// next attempt. What does not count is called void. The next thing written is an entry that says so ([ActionVoid]) with the digest of the object, which from then on must not change either.
+// next attempt. What does not count is called void. The next thing written is an entry that says so ([ActionVoid]) with the digest of the object, which from then on must not change either. Anything else
+// that is not as it was written is damage.
 //
 // # Heads
 //

@@ -121,11 +121,11 @@ func (l *Ledger) takeHeads(names []string, contents [][]byte) *DamageError {
 			}
 			continue
 		}
+		if bytes.HasSuffix(contents[i], []byte("\n")) {
+			return damagef(at, seq, "this is not the head of entry %d: %v", seq, err)
+		}
 		l.read[name] = true
-		l.voids = append(l.voids, void{
-			name: name, digest: digest(contents[i]), size: len(contents[i]), torn: !bytes.HasSuffix(contents[i], []byte("\n")),
-			damage: damagef(at, seq, "this is not the head of entry %d: %v", seq, err),
-		})
+		l.voids = append(l.voids, void{name: name, digest: digest(contents[i]), size: len(contents[i])})
 	}
 	return nil
 }
@@ -171,7 +171,7 @@ func Warn(warn func(error)) SignOption {
 }
 
 // Sign signs the ledger as it is, writes the head into the store, and, for readers without Cofferdam, the public key beside it. Where the entry has a head already, that one is returned, whichever key and
-// whichever operator signed it: a change of keys should be recorded in an entry, which then has the first head of the new key. An empty ledger cannot be signed. After a *DamageError the ledger has to be opened anew.
+// whichever operator signed it: a change of keys should be recorded in an entry, which then has the first head of the new key. An empty ledger cannot be signed. After an error the ledger has to be opened anew.
 func (l *Ledger) Sign(ctx context.Context, key Signer, now time.Time, options ...SignOption) (Head, error) {
 	o := signOptions{warn: func(error) {}}
 	for _, option := range options {
@@ -180,7 +180,7 @@ func (l *Ledger) Sign(ctx context.Context, key Signer, now time.Time, options ..
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for range maxTorn {
-		// An entry has to tell of what the store has damaged, at the end of the ledger or in the place of a head, before the ledger is signed.
+		// An entry has to tell of what the store has cut off, at the end of the ledger or in the place of a head, before the ledger is signed.
 		if _, err := l.append(ctx, nil, inSeconds(now)); err != nil {
 			return Head{}, err
 		}
@@ -201,7 +201,7 @@ func (l *Ledger) Sign(ctx context.Context, key Signer, now time.Time, options ..
 			return h, err
 		}
 	}
-	return Head{}, fmt.Errorf("signing the ledger: the store has damaged %d heads in a row", maxTorn)
+	return Head{}, fmt.Errorf("signing the ledger: the store has cut off %d heads in a row", maxTorn)
 }
 
 // newHead signs. What comes out is checked as a reader would check it: a signer may be a device that is not ours.
@@ -247,29 +247,23 @@ func (l *Ledger) publish(ctx context.Context, public ed25519.PublicKey, o *signO
 	}
 }
 
-// writeHead writes a head or finds the one that is there. Not written without an error means that the store has something in its place that is not a head.
+// writeHead writes a head or finds the one that is there. Not written without an error means that the store has cut off what is in its place.
 func (l *Ledger) writeHead(ctx context.Context, h Head) (there Head, written bool, err error) {
 	name := headName(h.Seq)
 	at := Place{Object: l.key(name)}
 	werr := l.objects.Create(ctx, at.Object, h.encode())
-	if werr != nil {
-		content, err := l.objects.Read(ctx, at.Object)
-		if err != nil {
-			return h, false, fmt.Errorf("writing the head %s: %w; and reading it: %w", at.Object, werr, err)
-		}
-		if damage := l.takeHeads([]string{name}, [][]byte{content}); damage != nil {
-			l.damage = damage
-			return h, false, fmt.Errorf("writing the head %s: %w", at.Object, damage)
-		}
-		if len(l.voids) > 0 {
-			l.voids[len(l.voids)-1].accepted = true
-		}
-		h, written = l.headOf(h.Seq)
-		return h, written, nil
+	if werr == nil {
+		return h, true, l.breaks(l.takeHead(h, at))
 	}
-	if damage := l.takeHead(h, at); damage != nil {
-		l.damage = damage
-		return h, false, damage
+	content, err := l.objects.Read(ctx, at.Object)
+	if err != nil {
+		return h, false, fmt.Errorf("writing the head %s: %w; and reading it: %w", at.Object, werr, err)
 	}
-	return h, true, nil
+	if damage := l.takeHeads([]string{name}, [][]byte{content}); damage != nil {
+		// As with a segment, it remains to be seen whether that is damage.
+		l.broken = fmt.Errorf("writing the head %s: %w; and what is there is not what was written: %s", at.Object, werr, damage.Error())
+		return h, false, l.broken
+	}
+	h, written = l.headOf(h.Seq)
+	return h, written, nil
 }

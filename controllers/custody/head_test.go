@@ -122,11 +122,11 @@ func TestHeadsOfOlderKeysStayValid(t *testing.T) {
 	}
 }
 
-func TestHeadsThatTheStoreHasDamaged(t *testing.T) {
+func TestHeadsThatTheStoreHasCutOff(t *testing.T) {
 	for name, damage := range map[string]func([]byte) []byte{
 		"nothing is left": func(b []byte) []byte { return b[:0] },
 		"a part":          func(b []byte) []byte { return b[:100] },
-		"a bit":           func(b []byte) []byte { b[len(b)-20] ^= 1; return b },
+		"all but a byte":  func(b []byte) []byte { return b[:len(b)-1] },
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newMemory()
@@ -165,7 +165,7 @@ func TestHeadsThatTheStoreHasDamaged(t *testing.T) {
 			return data, nil
 		}
 		if _, err := l.Sign(t.Context(), newKey(t), start); err == nil {
-			t.Error("a damaged head was taken for one")
+			t.Error("a part of a head was taken for one")
 		}
 		m.before = nil
 		sign(t, l, newKey(t))
@@ -173,17 +173,33 @@ func TestHeadsThatTheStoreHasDamaged(t *testing.T) {
 	})
 }
 
-// The other leader's head for the same entry of another ledger cannot be: it is damage, and not void.
-func TestAHeadOfAForkIsDamage(t *testing.T) {
-	m := newMemory()
-	l, k := open(t, m), newKey(t)
-	add(t, l, fact("a"))
+// A head of another ledger, or one that was changed, is damage, and not void. Whether it stays so is seen when the ledger is opened anew.
+func TestAHeadThatDoesNotFitIsDamage(t *testing.T) {
 	other := open(t, newMemory())
 	add(t, other, fact("x"))
+	k := newKey(t)
 	h := sign(t, other, k)
-	m.objects[folder(uid)+headName(1)] = h.encode()
-	_, err := l.Sign(t.Context(), k, start)
-	checkPosition(t, err, position{folder(uid) + headName(1), 0, 1, "written anew"})
+	changed := h
+	changed.At = start.Add(time.Second)
+	for name, tc := range map[string]struct {
+		head Head
+		want string
+	}{"of a fork": {h, "written anew"}, "changed": {changed, "its signature is not one of the key"}} {
+		t.Run(name, func(t *testing.T) {
+			m := newMemory()
+			l := open(t, m)
+			add(t, l, fact("a"))
+			m.objects[folder(uid)+headName(1)] = tc.head.encode()
+			for range 2 {
+				_, err := l.Sign(t.Context(), k, start)
+				if _, damaged := errors.AsType[*DamageError](err); err == nil || damaged {
+					t.Errorf("the error is %v", err)
+				}
+			}
+			_, err := Open(t.Context(), m, uid)
+			checkPosition(t, err, position{folder(uid) + headName(1), 0, 1, tc.want})
+		})
+	}
 }
 
 func TestADamagedKeyObjectBlocksNothing(t *testing.T) {

@@ -40,7 +40,7 @@ type manifestIncident struct {
 type manifestLedger struct {
 	Entries int64  `json:"entries"`
 	Digest  string `json:"digest"`
-	// Incomplete are the objects that the store has damaged and that no entry tells of.
+	// Incomplete are the objects that the store has cut off and that no entry tells of.
 	Incomplete []string `json:"incomplete,omitempty"`
 }
 

@@ -3,6 +3,7 @@ package custody
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"slices"
@@ -24,9 +25,12 @@ type Ledger struct {
 	// attempts are how many segments began with an entry that none of them has, by the number of the entry.
 	attempts map[int64]int
 	heads    []Head
-	// damage is what was found wrong with it. Nothing is appended to such a ledger.
-	damage *DamageError
+	// broken says why nothing can be appended to it.
+	broken error
 }
+
+// openings is how often a ledger is read before it is said to be damaged. What comes from a disk or a network wrong once may come right the next time.
+const openings = 2
 
 // Open reads the ledger of the Incident and its heads, and verifies everything there is; an Incident without a ledger has an empty one. The error is a *DamageError when the ledger is not what was
 // written. A ledger that ends in a segment that the store cut off is accepted; the next Append or Sign tells of it in an entry.
@@ -34,11 +38,16 @@ func Open(ctx context.Context, objects Objects, incidentUID string) (*Ledger, er
 	if err := checkUID(incidentUID); err != nil {
 		return nil, fmt.Errorf("opening a ledger: %w", err)
 	}
-	l := &Ledger{objects: objects, incident: incidentUID, chain: newChain(incidentUID), read: map[string]bool{}, attempts: map[int64]int{}}
-	if err := l.load(ctx, ""); err != nil {
-		return nil, fmt.Errorf("opening the ledger of Incident %s: %w", incidentUID, err)
+	for opening := 1; ; opening++ {
+		l := &Ledger{objects: objects, incident: incidentUID, chain: newChain(incidentUID), read: map[string]bool{}, attempts: map[int64]int{}}
+		err := l.load(ctx)
+		if err == nil {
+			return l, nil
+		}
+		if _, damaged := errors.AsType[*DamageError](err); !damaged || opening == openings {
+			return nil, fmt.Errorf("opening the ledger of Incident %s: %w", incidentUID, err)
+		}
 	}
-	return l, nil
 }
 
 // Has reports whether the ledger has a fact with the ID.
@@ -76,7 +85,7 @@ func (l *Ledger) Heads() []Head {
 	return slices.Clone(l.heads)
 }
 
-// Incomplete names the objects that the store has damaged and that no entry tells of yet. The next Append or Sign writes those entries.
+// Incomplete names the objects that the store has cut off and that no entry tells of yet. The next Append or Sign writes those entries.
 func (l *Ledger) Incomplete() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -115,16 +124,31 @@ func (l *Ledger) key(name string) string { return folder(l.incident) + name }
 // maxListings is how often the segments are listed when one seems to be missing. A directory that is listed while somebody writes into it may show a later file and not an earlier one.
 const maxListings = 3
 
-// load reads what was not read before. own is the name of the object that this process has failed to write just now: if it is damaged, that is no sign of anything but the failure.
-func (l *Ledger) load(ctx context.Context, own string) error {
-	if l.damage != nil {
-		return l.damage
+// load reads what was not read before.
+func (l *Ledger) load(ctx context.Context) error {
+	if l.broken != nil {
+		return l.broken
 	}
 	// The heads are listed first: every entry that they are about is there by then.
 	heads, err := l.unread(ctx, headsFolder)
 	if err != nil {
 		return err
 	}
+	if err := l.loadSegments(ctx); err != nil {
+		return err
+	}
+	contents, err := l.readAll(ctx, heads)
+	if err != nil {
+		return err
+	}
+	damage := l.takeHeads(heads, contents)
+	if damage == nil {
+		damage = l.settleVoids()
+	}
+	return l.breaks(damage)
+}
+
+func (l *Ledger) loadSegments(ctx context.Context) error {
 	for listing := 1; ; listing++ {
 		segments, err := l.unread(ctx, ledgerFolder)
 		if err != nil {
@@ -135,41 +159,29 @@ func (l *Ledger) load(ctx context.Context, own string) error {
 			return err
 		}
 		gap, damage := l.takeSegments(segments, contents)
-		if damage == nil && gap != nil && listing >= maxListings {
+		if damage == nil && gap != nil && listing == maxListings {
 			damage = l.cause(gap)
 		}
-		if damage != nil {
-			l.damage = damage
-			return damage
-		}
-		if gap == nil {
-			break
+		if damage != nil || gap == nil {
+			return l.breaks(damage)
 		}
 	}
-	contents, err := l.readAll(ctx, heads)
-	if err != nil {
-		return err
-	}
-	// What is wrong with an entry explains why a head does not fit.
-	damage := l.settleVoids(own)
-	if damage == nil {
-		damage = l.takeHeads(heads, contents)
-	}
-	if damage == nil {
-		damage = l.settleVoids(own)
-	}
-	if damage != nil {
-		l.damage = damage
-		return damage
-	}
-	return nil
 }
 
-// cause is what a gap comes from: where the segment before it was damaged, that is the place to look at.
+// breaks keeps a damage, and returns it as an error.
+func (l *Ledger) breaks(damage *DamageError) error {
+	if damage == nil {
+		return nil
+	}
+	l.broken = damage
+	return damage
+}
+
+// cause is what a gap comes from: where the segment before it was cut off, that is the place to look at.
 func (l *Ledger) cause(gap *DamageError) *DamageError {
 	for i := range l.voids {
-		if v := &l.voids[i]; !v.noted && v.next == gap.Seq {
-			return v.damage
+		if v := &l.voids[i]; v.next == gap.Seq {
+			return damagef(v.at, v.next, "this segment was cut off: it ends within entry %d", v.next)
 		}
 	}
 	return gap
@@ -240,13 +252,15 @@ func (l *Ledger) takeSegments(names []string, contents [][]byte) (gap, damage *D
 		}
 		l.read[name] = true
 		l.attempts[first] = max(l.attempts[first], attempt+1)
-		l.takeSegment(name, contents[i])
+		if damage := l.takeSegment(name, contents[i]); damage != nil {
+			return nil, damage
+		}
 	}
 	return nil, nil
 }
 
-// takeSegment takes the lines of a segment that count. What remains is void.
-func (l *Ledger) takeSegment(name string, content []byte) {
+// takeSegment takes the lines of a segment. If it was cut off, what remains is void.
+func (l *Ledger) takeSegment(name string, content []byte) *DamageError {
 	at := Place{Object: l.key(name), Line: 1}
 	rest := content
 	for len(rest) > 0 {
@@ -256,8 +270,7 @@ func (l *Ledger) takeSegment(name string, content []byte) {
 		}
 		e, damage := l.chain.next(line, at)
 		if damage != nil {
-			l.voids = append(l.voids, void{name: name, digest: digest(content), size: len(content), lines: at.Line - 1, next: l.chain.seq() + 1, damage: damage})
-			return
+			return damage
 		}
 		l.entries = append(l.entries, e)
 		rest = after
@@ -265,10 +278,7 @@ func (l *Ledger) takeSegment(name string, content []byte) {
 		at.Offset += int64(len(line)) + 1
 	}
 	if len(rest) > 0 || len(content) == 0 {
-		seq := l.chain.seq() + 1
-		l.voids = append(l.voids, void{
-			name: name, digest: digest(content), size: len(content), lines: at.Line - 1, next: seq, torn: true,
-			damage: damagef(at, seq, "this segment was cut off: it ends within entry %d", seq),
-		})
+		l.voids = append(l.voids, void{name: name, digest: digest(content), size: len(content), lines: at.Line - 1, next: l.chain.seq() + 1, at: at})
 	}
+	return nil
 }

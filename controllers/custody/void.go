@@ -2,7 +2,7 @@ package custody
 
 import "fmt"
 
-// void is an object, or the end of one, that does not count because the store has damaged it.
+// void is an object, or the end of one, that does not count because the store has cut it off while it was written: it ends within a line.
 type void struct {
 	// name is that of the object, below the folder of the Incident.
 	name string
@@ -11,14 +11,9 @@ type void struct {
 	size   int
 	// lines is how many of its lines count.
 	lines int
-	// next is the number of the first entry that did not count.
+	// next is the number of the first entry that did not count, and at where it would have been.
 	next int64
-	// torn says that the object ends within a line, as a store leaves it that was cut off.
-	torn bool
-	// damage says what is wrong with it.
-	damage *DamageError
-	// accepted says that the object is one that this process failed to write just now, so that the damage is no sign of anything but the failure.
-	accepted bool
+	at   Place
 	// noted says that an entry tells of it.
 	noted bool
 }
@@ -30,28 +25,23 @@ func (v *void) fact() Fact {
 		Actor:   Actor{Kind: ActorObservation, Name: "custody"},
 		Action:  ActionVoid,
 		Subject: Subject{Kind: "StoreObject", Name: v.name},
-		Detail:  fmt.Sprintf("the store damaged this object when it was written: its first %d lines count, the rest of its %d bytes (SHA-256 %s) does not", v.lines, v.size, v.digest),
+		Detail:  fmt.Sprintf("the store has cut off this object: its first %d lines count, and what follows them of its %d bytes (SHA-256 %s) does not", v.lines, v.size, v.digest),
 	}
 }
 
-// settleVoids finds the entries that tell of voids. A void that no entry tells of is damage, unless it is what a store leaves that was cut off, or the object that this process failed to write just now (own).
-func (l *Ledger) settleVoids(own string) *DamageError {
+// settleVoids finds the entries that tell of voids, and checks that these have not changed since.
+func (l *Ledger) settleVoids() *DamageError {
 	for i := range l.voids {
 		v := &l.voids[i]
-		if v.noted {
+		want := v.fact()
+		seq := l.chain.ids[want.ID]
+		if v.noted || seq == 0 {
 			continue
 		}
-		v.accepted = v.accepted || v.name == own
-		want := v.fact()
-		seq, noted := l.chain.ids[want.ID]
-		switch {
-		case noted && l.entries[seq-1].Detail != want.Detail:
-			return damagef(Place{Object: l.key(v.name)}, seq, "it has changed since the ledger told that it is damaged: it has %d bytes now, with the SHA-256 %s", v.size, v.digest)
-		case noted:
-			v.noted = true
-		case !v.torn && !v.accepted:
-			return v.damage
+		if l.entries[seq-1].Detail != want.Detail {
+			return damagef(Place{Object: l.key(v.name)}, seq, "it has changed since the ledger told that it was cut off: it has %d bytes now, with the SHA-256 %s", v.size, v.digest)
 		}
+		v.noted = true
 	}
 	return nil
 }
