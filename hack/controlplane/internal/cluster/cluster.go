@@ -185,11 +185,11 @@ func (c *Cluster) startSimulator() error {
 	}
 	simulator := &sim.Simulator{Config: admin, Snapshots: c.opts.SnapshotCRDs, Log: log}
 	for _, name := range sim.NodeNames(c.opts.Nodes) {
-		config, err := c.trust.config(nodeIdentity(name))
+		node, err := c.trust.node(name)
 		if err != nil {
 			return errors.Join(err, log.Close())
 		}
-		simulator.Nodes = append(simulator.Nodes, sim.Node{Name: name, Config: config})
+		simulator.Nodes = append(simulator.Nodes, node)
 	}
 	if err := simulator.Prepare(c.ctx); err != nil {
 		return errors.Join(c.why(err), log.Close())

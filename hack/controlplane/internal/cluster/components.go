@@ -80,9 +80,11 @@ func apiServerArgs(s *state, p ports) []string {
 		"--service-account-key-file=" + s.pki("sa.pub"),
 		"--service-account-signing-key-file=" + s.pki("sa.key"),
 		"--service-cluster-ip-range=" + serviceRange,
-		// No simulated node has an address of this type: logs and exec fail at
-		// once instead of waiting for an address that nobody answers.
+		// The simulated kubelets listen on loopback, which is the node's address of
+		// this type; nobody answers at the others.
 		"--kubelet-preferred-address-types=ExternalIP",
+		"--kubelet-certificate-authority=" + s.pki("ca.crt"),
+		"--kubelet-client-certificate=" + s.pki("kubelet-client.crt"), "--kubelet-client-key=" + s.pki("kubelet-client.key"),
 		"--profiling=false",
 	}
 }

@@ -30,6 +30,7 @@ const (
 // the node's own name.
 type kubelet struct {
 	name, ip  string
+	port      int32 // where its server listens, on loopback
 	clientset kubernetes.Interface
 	client    client.Client
 }
@@ -79,7 +80,10 @@ func (k *kubelet) node(version string, now metav1.Time) *corev1.Node {
 			Addresses: []corev1.NodeAddress{
 				{Type: corev1.NodeInternalIP, Address: k.ip},
 				{Type: corev1.NodeHostName, Address: k.name},
+				// Where the server can be reached, which the API server prefers.
+				{Type: corev1.NodeExternalIP, Address: kubeletAddress},
 			},
+			DaemonEndpoints: corev1.NodeDaemonEndpoints{KubeletEndpoint: corev1.DaemonEndpoint{Port: k.port}},
 			Conditions: []corev1.NodeCondition{
 				condition(corev1.NodeMemoryPressure, corev1.ConditionFalse, "KubeletHasSufficientMemory"),
 				condition(corev1.NodeDiskPressure, corev1.ConditionFalse, "KubeletHasNoDiskPressure"),

@@ -5,6 +5,9 @@ package sim
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -45,6 +48,10 @@ type Simulator struct {
 type Node struct {
 	Name   string
 	Config *rest.Config
+	// Serving is the certificate of the kubelet's own server, on loopback.
+	// ClientCAs vouch for those who come with a certificate.
+	Serving   tls.Certificate
+	ClientCAs *x509.CertPool
 }
 
 // NodeNames returns the names of the first n nodes: node-a, node-b and so on.
@@ -120,8 +127,15 @@ func (s *Simulator) startNodes(ctx context.Context) (map[string]*kubelet, error)
 			return nil, fmt.Errorf("create client of %s: %w", node.Name, err)
 		}
 		k := &kubelet{name: node.Name, ip: nodeIP(i), clientset: clientset, client: pods}
-		if err := k.register(ctx); err != nil {
+		server, err := k.listen(s.manager.GetClient(), node)
+		if err != nil {
 			return nil, err
+		}
+		if err := k.register(ctx); err != nil {
+			return nil, errors.Join(err, server.listener.Close())
+		}
+		if err := s.manager.Add(manager.RunnableFunc(server.serve)); err != nil {
+			return nil, fmt.Errorf("add server of %s: %w", node.Name, errors.Join(err, server.listener.Close()))
 		}
 		if err := s.manager.Add(manager.RunnableFunc(k.heartbeat)); err != nil {
 			return nil, fmt.Errorf("add heartbeat of %s: %w", node.Name, err)
