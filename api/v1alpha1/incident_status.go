@@ -591,7 +591,7 @@ type CustodyStatus struct {
 }
 
 // Action is something that the operator does to an existing object.
-// +kubebuilder:validation:Enum=QuarantinePod;CarveOutPolicy;RestorePolicy;RetainSnapshot;RemoveEvidence;RollBackImages;DeletePod;ReleasePod;ReleaseRevision;LiftQuarantine
+// +kubebuilder:validation:Enum=QuarantinePod;CarveOutPolicy;RestorePolicy;RetainSnapshot;DeleteSnapshot;LabelClaim;RestoreClaim;RemoveEvidence;RollBackImages;DeletePod;ReleasePod;ReleaseRevision;LiftQuarantine
 type Action string
 
 const (
