@@ -136,7 +136,9 @@ func (g *groups) assign(ctx context.Context, item v1alpha1.EvidenceItem) (_ v1al
 	hash := shortHash(string(g.Incident.UID) + "/" + strings.Join(names, "/"))
 	identified.Location = fmt.Sprintf("%s%s/cofferdam-%s-group-%s", groupLocation, item.Subject.Namespace, g.Incident.UID, hash)
 	identified.Message = fmt.Sprintf("is snapshotted together with %d other volumes of its workload", len(names)-1)
-	return identified, false, nil
+	key, _ := groupOf(identified)
+	_, err = g.labelClaim(ctx, identified, g.group(key)) // has the intent recorded with the decision
+	return identified, false, err
 }
 
 // incomplete says why it is not known yet which volumes belong together, or "".
@@ -460,19 +462,24 @@ func (g *groups) followGroup(ctx context.Context, item v1alpha1.EvidenceItem, gr
 		item.Message = "waits for the group snapshot" + said(why) + groupError(taken)
 		return item, nil
 	}
-	// What belongs to the group is fixed now.
-	if restored, err := g.restoreClaim(ctx, item, gr); err != nil || !restored {
-		item.Message = "waits for the label of the claim to be taken off again"
+	// What belongs to the group is fixed now. None of the writes that follow has to wait for another.
+	restored, err := g.restoreClaim(ctx, item, gr)
+	if err != nil {
 		return item, err
 	}
 	if !slices.Contains(handles(content), item.Volume) {
 		return g.leave(ctx, item, gr, nil, fmt.Sprintf("VolumeGroupSnapshot %s was taken without this volume", gr.key))
 	}
-	if kept, err := g.retainGroup(ctx, content); err != nil || !kept {
-		item.Message = "waits for the group content's deletionPolicy to be Retain"
+	kept, err := g.retainGroup(ctx, content)
+	if err != nil {
 		return item, err
 	}
-	return g.followMember(ctx, item, gr, taken, content)
+	member, err := g.followMember(ctx, item, gr, taken, content)
+	if (!restored || !kept) && member.State == v1alpha1.EvidenceCollected {
+		item.Message = "waits for the claim to have its labels back and the group content's deletionPolicy to be Retain"
+		return item, err
+	}
+	return member, err
 }
 
 func said(why string) string {
@@ -543,15 +550,20 @@ func (g *groups) followMember(ctx context.Context, item v1alpha1.EvidenceItem, g
 	}
 	if !retained(content) {
 		item.Message = "waits for the content's deletionPolicy to be Retain"
+		g.x.Journal.Intend(v1alpha1.ActionRetainSnapshot, refOf(snapshotKind, snap), keepDetail) // comes next
 		return item, retain(ctx, g.x, content)
 	}
 	g.x.Journal.Done(v1alpha1.ActionRetainSnapshot, refOf(contentKind, content))
+	ready := g.ready(item, snap, content)
+	if !ready && g.late(item) { // what is given up is not marked again
+		return g.waitMember(ctx, item, gr, taken, waitsForReady+snapshotError(snap))
+	}
 	if kept, err := g.keepMember(ctx, snap); err != nil || !kept {
 		item.Message = "waits for the snapshot to be marked as evidence"
 		return item, err
 	}
-	if !g.ready(item, snap, content) {
-		return g.waitMember(ctx, item, gr, taken, "waits for the snapshot to be ready to use"+snapshotError(snap))
+	if !ready {
+		return g.waitMember(ctx, item, gr, taken, waitsForReady+snapshotError(snap))
 	}
 	item.State = v1alpha1.EvidenceCollected
 	item.Location = fmt.Sprintf("VolumeSnapshot %s/%s, VolumeSnapshotContent %s, %s%s", snap.Namespace, snap.Name, content.Name, groupLocation, gr.key)
@@ -630,8 +642,7 @@ func (g *groups) keepMember(ctx context.Context, snap *snapshotv1.VolumeSnapshot
 		g.x.Journal.Done(v1alpha1.ActionRetainSnapshot, ref)
 		return true, nil
 	}
-	const detail = "mark it as evidence whose content is retained"
-	if !g.x.Journal.Intend(v1alpha1.ActionRetainSnapshot, ref, detail) {
+	if !g.x.Journal.Intend(v1alpha1.ActionRetainSnapshot, ref, keepDetail) {
 		return false, nil
 	}
 	labels := measure.OwnedLabels(g.Incident)
@@ -640,7 +651,7 @@ func (g *groups) keepMember(ctx context.Context, snap *snapshotv1.VolumeSnapshot
 	if err != nil {
 		return false, err
 	}
-	return false, patchObject(ctx, g.x, ref, snap, patch, detail)
+	return false, patchObject(ctx, g.x, ref, snap, patch, keepDetail)
 }
 
 // leave takes an item out of its group: it is taken by itself if there is time and the standing orders let it, and is a gap otherwise. What was changed for the group is changed back first, and a

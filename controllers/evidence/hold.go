@@ -130,6 +130,9 @@ func refOf(kind string, obj metav1.Object) v1alpha1.ObjectRef {
 	return v1alpha1.ObjectRef{Kind: kind, Namespace: obj.GetNamespace(), Name: obj.GetName(), UID: string(obj.GetUID())}
 }
 
+// keepDetail says why a snapshot is changed when its content is retained.
+const keepDetail = "mark it as evidence whose content is retained"
+
 const (
 	snapshotKind = "VolumeSnapshot"
 	contentKind  = "VolumeSnapshotContent"
@@ -150,7 +153,7 @@ func perform(ctx context.Context, x *Execution, step Step) error {
 		if err != nil {
 			return err
 		}
-		return patchObject(ctx, x, refOf(snapshotKind, step.Keep), step.Keep, patch, "mark it as evidence whose content is retained")
+		return patchObject(ctx, x, refOf(snapshotKind, step.Keep), step.Keep, patch, keepDetail)
 	case step.Remove != nil:
 		return remove(ctx, x, refOf(snapshotKind, step.Remove), step.Remove)
 	}

@@ -45,6 +45,8 @@ type lab struct {
 	unbound, unready bool
 	before           func(v1alpha1.PlannedAction) error
 	writes           []string
+	// failing is why groups are not taken, slow the claim whose member is not ready, leftOut the one that the controller overlooks.
+	failing, slow, leftOut string
 }
 
 func newLab(t *testing.T, claims ...string) *lab {

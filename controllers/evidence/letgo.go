@@ -210,7 +210,31 @@ func ReleaseSnapshotHold(ctx context.Context, x *Execution, item v1alpha1.Eviden
 		return false, g.approvedDelete(ctx, refOf(contentKind, &content), &content)
 	}
 	g.settleRemoval(item.Subject.Namespace, name, contentName)
+	if key, grouped := groupOf(item); grouped {
+		return g.groupGone(ctx, key)
+	}
 	return true, nil
+}
+
+// groupGone reports whether a group and its content are gone, and notes so in the journal.
+func (g *groups) groupGone(ctx context.Context, key client.ObjectKey) (bool, error) {
+	gone := true
+	for _, e := range g.x.Journal.Entries() {
+		about := e.Object.Kind == groupKind && e.Object.Namespace == key.Namespace && e.Object.Name == key.Name || e.Object.Kind == groupContentKind
+		if e.Action != v1alpha1.ActionDeleteSnapshot || !about {
+			continue
+		}
+		left, err := g.get(ctx, e.Object.Kind, client.ObjectKey{Namespace: e.Object.Namespace, Name: e.Object.Name})
+		switch {
+		case apimeta.IsNoMatchError(err) || apierrors.IsNotFound(err):
+			g.x.Journal.Done(e.Action, e.Object)
+		case err != nil:
+			return false, fmt.Errorf("reading %s %s: %w", e.Object.Kind, e.Object.Name, err)
+		case e.Object.Kind == groupKind || text(left, "spec", "volumeGroupSnapshotRef", "name") == key.Name:
+			gone = false
+		}
+	}
+	return gone, nil
 }
 
 // located are the names of the snapshot and of the content of an item that was collected.

@@ -30,6 +30,8 @@ const (
 	defaultClassAnnotation = "snapshot.storage.kubernetes.io/is-default-class"
 	// late begins the message of what was not there in time.
 	late = "not done before the deadline"
+	// waitsForReady begins the message about a snapshot that is safe and not whole yet.
+	waitsForReady = "waits for the snapshot to be ready to use"
 )
 
 // VolumeSnapshots collects a snapshot of every PersistentVolumeClaim of the pods.
@@ -366,7 +368,7 @@ func (s *Snapshots) secure(item v1alpha1.EvidenceItem, snap *snapshotv1.VolumeSn
 		return item, Step{Retain: content}, nil
 	}
 	if !s.ready(item, snap, content) {
-		item, step, err := s.wait(item, snap, "waits for the snapshot to be ready to use"+snapshotError(snap))
+		item, step, err := s.wait(item, snap, waitsForReady+snapshotError(snap))
 		step.Retained = content
 		if step.Remove == nil {
 			step.Keep = unkept(snap)
