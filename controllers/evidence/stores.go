@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	logf "sigs.k8s.io/controller-runtime/pkg/log"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
 	"cofferdam.dev/cofferdam/controllers/store"
@@ -53,11 +54,19 @@ func (s *Stores) For(ctx context.Context, orders v1alpha1.EvidenceStore) (*store
 		opts.Credentials, version = secret.Data, string(secret.UID)+"/"+secret.ResourceVersion
 	}
 	key := fmt.Sprint(url, version, strings.Join(orders.EncryptTo, ","), orders.LockDays)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if st := s.open[key]; st != nil {
+	if st := s.known(key); st != nil {
 		return st, nil
 	}
+	// Not under the lock: a store that hangs must not keep others from being opened.
+	st, err := s.tryOut(ctx, url, opts)
+	if err != nil {
+		return nil, err
+	}
+	return s.keep(key, st), nil
+}
+
+// tryOut opens a store, and finds out whether it does what the ledger relies on: some services take a second object under a key that is taken.
+func (s *Stores) tryOut(ctx context.Context, url string, opts store.Options) (*store.Store, error) {
 	open := store.Open
 	if s.OpenStore != nil {
 		open = s.OpenStore
@@ -66,11 +75,34 @@ func (s *Stores) For(ctx context.Context, orders v1alpha1.EvidenceStore) (*store
 	if err != nil {
 		return nil, fmt.Errorf("opening the evidence store: %w", err)
 	}
+	if err := st.Check(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("trying out the evidence store: %w", err), st.Close())
+	}
+	if _, err := st.Sweep(ctx); err != nil {
+		logf.FromContext(ctx).Error(err, "What uploads that broke off have left in the evidence store could not be removed", "store", st.URL())
+	}
+	return st, nil
+}
+
+func (s *Stores) known(key string) *store.Store {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.open[key]
+}
+
+// keep remembers an open store. Where somebody else was faster, theirs is the one.
+func (s *Stores) keep(key string, st *store.Store) *store.Store {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if first := s.open[key]; first != nil {
+		_ = st.Close() // nothing was written through it that has to be flushed
+		return first
+	}
 	if s.open == nil {
 		s.open = map[string]*store.Store{}
 	}
 	s.open[key] = st
-	return st, nil
+	return st
 }
 
 // Sink is the store of the orders, opened when something is put into it.

@@ -246,8 +246,8 @@ func TestKstatus(t *testing.T) {
 					t.Errorf("%s = %+v, want reason %s, generation 3", kind, c, tc.reason)
 				}
 			}
-			if len(s.next.Conditions) != 9 {
-				t.Errorf("%d conditions, want every one of the 9", len(s.next.Conditions))
+			if len(s.next.Conditions) != 10 {
+				t.Errorf("%d conditions, want every one of the 10", len(s.next.Conditions))
 			}
 			if got, want := !s.next.ContainedAt.IsZero(), s.is(v1alpha1.ConditionContained, metav1.ConditionTrue); got != want {
 				t.Errorf("containedAt is set: %v, want %v", got, want)

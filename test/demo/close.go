@@ -88,7 +88,7 @@ func (d *demo) nothingHeld(ctx context.Context) error {
 	}
 	written, err := d.writtenFor(ctx)
 	for _, name := range written {
-		if !strings.HasPrefix(name, "ConfigMap evidence-") {
+		if !strings.HasPrefix(name, "ConfigMap evidence-") && !strings.HasPrefix(name, "ConfigMap surroundings-") {
 			problems = append(problems, fmt.Errorf("%s is still there", name))
 		}
 	}
