@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
@@ -88,4 +89,28 @@ func seconds(ordered, otherwise int32) time.Duration {
 		ordered = otherwise
 	}
 	return time.Duration(ordered) * time.Second
+}
+
+// memory is how far background tasks have come, by name. It is only kept so that a repeat need not begin from the start: an operator that has lost it does more, and nothing else.
+type memory[T any] struct {
+	mu    sync.Mutex
+	tasks map[string]*T
+}
+
+func (m *memory[T]) of(id string) *T {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.tasks == nil {
+		m.tasks = map[string]*T{}
+	}
+	if m.tasks[id] == nil {
+		m.tasks[id] = new(T)
+	}
+	return m.tasks[id]
+}
+
+func (m *memory[T]) forget(id string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.tasks, id)
 }

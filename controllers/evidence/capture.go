@@ -11,9 +11,11 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 
+	"cofferdam.dev/cofferdam/api/v1alpha1"
 	"cofferdam.dev/cofferdam/controllers/explain"
 	"cofferdam.dev/cofferdam/controllers/store"
 )
@@ -32,10 +34,15 @@ const (
 	maxAnswer = 1024
 )
 
-// LogSource is what is needed of the API server to read logs.
-type LogSource interface {
+// PodSource tells what pods there are now.
+type PodSource interface {
 	// Pod returns the pod of that name as the API server has it now, not as a cache remembers it.
 	Pod(ctx context.Context, namespace, name string) (*corev1.Pod, error)
+}
+
+// LogSource is what is needed of the API server to read logs.
+type LogSource interface {
+	PodSource
 	// Open opens a log. The context ends it, and so does closing it.
 	Open(ctx context.Context, namespace, name string, opts *corev1.PodLogOptions) (io.ReadCloser, error)
 }
@@ -51,6 +58,26 @@ func (s logSource) Pod(ctx context.Context, namespace, name string) (*corev1.Pod
 
 func (s logSource) Open(ctx context.Context, namespace, name string, opts *corev1.PodLogOptions) (io.ReadCloser, error) {
 	return s.pods.Pods(namespace).GetLogs(name, opts).Stream(ctx)
+}
+
+// Why nothing more can be had of a pod.
+var (
+	errGone     = errors.New("the pod is gone")
+	errReplaced = errors.New("the pod was replaced by a namesake")
+)
+
+// samePod returns the pod that an item is about: errGone when there is none of that name, errReplaced when it is another one.
+func samePod(ctx context.Context, pods PodSource, subject v1alpha1.ObjectRef) (*corev1.Pod, error) {
+	pod, err := pods.Pod(ctx, subject.Namespace, subject.Name)
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil, errGone
+	case err != nil:
+		return nil, fmt.Errorf("reading the pod: %w", err)
+	case string(pod.UID) != subject.UID:
+		return nil, errReplaced
+	}
+	return pod, nil
 }
 
 // storeError says that the store, and not the source, failed.

@@ -19,12 +19,6 @@ import (
 	"cofferdam.dev/cofferdam/controllers/store"
 )
 
-// Why a pod has no more logs.
-var (
-	errGone     = errors.New("the pod is gone")
-	errReplaced = errors.New("the pod was replaced by a namesake")
-)
-
 // logRun is one try at the logs of one pod.
 type logRun struct {
 	attempt
@@ -63,16 +57,7 @@ func (r *logRun) do(ctx context.Context) Result {
 
 // look returns the pod if it is the one that the item is about.
 func (r *logRun) look(ctx context.Context) (*corev1.Pod, error) {
-	pod, err := r.source.Pod(ctx, r.item.Subject.Namespace, r.item.Subject.Name)
-	switch {
-	case apierrors.IsNotFound(err):
-		return nil, errGone
-	case err != nil:
-		return nil, fmt.Errorf("reading the pod: %w", err)
-	case string(pod.UID) != r.item.Subject.UID:
-		return nil, errReplaced
-	}
-	return pod, nil
+	return samePod(ctx, r.source, r.item.Subject)
 }
 
 // failed notes why a log could not be had, where the reason is not the log's own.

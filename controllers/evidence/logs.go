@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -77,14 +76,11 @@ func LogsID(podUID types.UID) string { return "logs-" + string(podUID) }
 // from it.
 type Logs struct {
 	source LogSource
-
-	mu sync.Mutex
-	// known is how far the logs of a pod have come, by background task. It is only kept so that a repeat need not begin from the start.
-	known map[string]*podLogs
+	known  memory[podLogs]
 }
 
 // NewLogs collects logs from the source.
-func NewLogs(source LogSource) *Logs { return &Logs{source: source, known: map[string]*podLogs{}} }
+func NewLogs(source LogSource) *Logs { return &Logs{source: source} }
 
 // About says what the collector is.
 func (l *Logs) About() About {
@@ -128,28 +124,13 @@ func (l *Logs) Collect(_ context.Context, x *Execution, item v1alpha1.EvidenceIt
 	id := x.TaskID(item.ID)
 	run := logRun{source: l.source, sink: x.Sink, incidentUID: string(x.Incident.UID), item: item, maxBytes: cmp.Or(x.Orders.Logs.MaxBytes, defaultLogBytes)}
 	out, err := inTheBackground(x, item, func(ctx context.Context, a attempt) Result {
-		run.attempt, run.pod = a, l.progress(id)
+		run.attempt, run.pod = a, l.known.of(id)
 		return run.do(ctx)
 	})
 	if out.State != v1alpha1.EvidencePending {
-		l.forget(id)
+		l.known.forget(id)
 	}
 	return out, err
-}
-
-func (l *Logs) progress(id string) *podLogs {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.known[id] == nil {
-		l.known[id] = &podLogs{}
-	}
-	return l.known[id]
-}
-
-func (l *Logs) forget(id string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	delete(l.known, id)
 }
 
 // podLogs is how far the logs of one pod have come.

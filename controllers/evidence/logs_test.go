@@ -524,7 +524,7 @@ func TestLogsAreNotReadTwice(t *testing.T) {
 		if diff := gocmp.Diff(map[string]int{"app": 1, "side": 3}, source.opened); diff != "" {
 			t.Errorf("requests (-want +got):\n%s", diff)
 		}
-		if len(w.logs.known) > 0 {
+		if len(w.logs.known.tasks) > 0 {
 			t.Error("what is settled is still remembered")
 		}
 	})
