@@ -98,6 +98,7 @@ func crdsArtifact(opts Options) (artifact, error) {
 	if err != nil {
 		return artifact{}, err
 	}
+	want.Inputs += ":" + inputsDigest(nil, nil, []string{snapshotCRDsPattern})
 	return artifact{
 		name: snapshotCRDsFolder, verb: "copy", want: want,
 		make: func(ctx context.Context) error {

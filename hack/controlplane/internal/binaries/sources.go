@@ -27,12 +27,13 @@ type binary struct {
 }
 
 const (
-	kubernetesModule    = "k8s.io/kubernetes"
-	snapshotterModule   = "github.com/kubernetes-csi/external-snapshotter/v8"
-	snapshotAPIModule   = "github.com/kubernetes-csi/external-snapshotter/client/v8"
-	snapshotCRDsFolder  = "snapshot-crds"
-	minKubernetesMinor  = 36
-	snapshotCRDsPattern = "snapshot.storage.k8s.io_*.yaml"
+	kubernetesModule   = "k8s.io/kubernetes"
+	snapshotterModule  = "github.com/kubernetes-csi/external-snapshotter/v8"
+	snapshotAPIModule  = "github.com/kubernetes-csi/external-snapshotter/client/v8"
+	snapshotCRDsFolder = "snapshot-crds"
+	minKubernetesMinor = 36
+	// snapshotCRDsPattern finds the definitions of snapshots and of group snapshots.
+	snapshotCRDsPattern = "*snapshot.storage.k8s.io_*.yaml"
 )
 
 // all lists the programs in the order in which they are built.

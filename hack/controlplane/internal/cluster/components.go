@@ -128,8 +128,6 @@ func snapshotControllerArgs(s *state) []string {
 		"--leader-election=false",
 		"--kube-api-qps=500", "--kube-api-burst=1000",
 		// A retry after minutes is of no use to a test.
-		// Without the gate off, a start waits half a minute for the kinds of group snapshots, which are not installed.
-		"--feature-gates=CSIVolumeGroupSnapshot=false",
 		"--retry-interval-start=200ms",
 		"--retry-interval-max=5s",
 	}

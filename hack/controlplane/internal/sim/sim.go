@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	groupsnapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumegroupsnapshot/v1"
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
@@ -103,7 +104,9 @@ func (s *Simulator) Prepare(ctx context.Context) error {
 	if !s.Snapshots {
 		return nil
 	}
-	if err := (&snapshotter{client: mgr.GetClient(), backend: backend, delays: newDelays()}).setup(mgr); err != nil {
+	snapshots := &snapshotter{client: mgr.GetClient(), backend: backend, delays: newDelays()}
+	groups := &groupSnapshotter{client: mgr.GetClient(), snapshots: snapshots, delays: newDelays()}
+	if err := errors.Join(snapshots.setup(mgr), groups.setup(mgr)); err != nil {
 		return fmt.Errorf("set up simulator: %w", err)
 	}
 	return nil
@@ -149,6 +152,7 @@ func newScheme() *runtime.Scheme {
 	scheme := runtime.NewScheme()
 	utilruntime.Must(clientgoscheme.AddToScheme(scheme))
 	utilruntime.Must(snapshotv1.AddToScheme(scheme))
+	utilruntime.Must(groupsnapshotv1.AddToScheme(scheme))
 	return scheme
 }
 

@@ -51,6 +51,8 @@ func (s *snapshotter) Reconcile(ctx context.Context, request ctrl.Request) (ctrl
 		return ctrl.Result{}, ignoreStale(s.delete(ctx, content))
 	case content.Status != nil && content.Status.SnapshotHandle != nil:
 		return ctrl.Result{}, nil // taken
+	case isGroupMember(content):
+		return ctrl.Result{}, nil // taken with its group
 	}
 	if left := s.delays.remaining(string(content.UID), snapshotDelay); left > 0 {
 		return ctrl.Result{RequeueAfter: left}, nil

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	groupsnapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumegroupsnapshot/v1"
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
@@ -17,7 +18,7 @@ import (
 const (
 	// Driver is the name of the simulated CSI driver.
 	Driver = "csi.sim.cofferdam.dev"
-	// ClassName is the name of its storage class and of its snapshot class.
+	// ClassName is the name of its storage class and of its snapshot classes.
 	ClassName = "sim"
 	// RestoredFromAttribute is the volume attribute that names the snapshot or
 	// volume that a volume was made from.
@@ -59,6 +60,13 @@ func (s *Simulator) createClasses(ctx context.Context) error {
 			ObjectMeta: metav1.ObjectMeta{
 				Name:        ClassName,
 				Annotations: map[string]string{"snapshot.storage.kubernetes.io/is-default-class": "true"},
+			},
+			Driver:         Driver,
+			DeletionPolicy: snapshotv1.VolumeSnapshotContentDelete,
+		}, &groupsnapshotv1.VolumeGroupSnapshotClass{
+			ObjectMeta: metav1.ObjectMeta{
+				Name:        ClassName,
+				Annotations: map[string]string{"groupsnapshot.storage.kubernetes.io/is-default-class": "true"},
 			},
 			Driver:         Driver,
 			DeletionPolicy: snapshotv1.VolumeSnapshotContentDelete,
