@@ -195,13 +195,14 @@ func TestReadSpoolDamage(t *testing.T) {
 		small  bool
 		damage func(cms []*corev1.ConfigMap) []*corev1.ConfigMap
 		want   error
+		says   string
 	}{
 		"nothing is there": {damage: func([]*corev1.ConfigMap) []*corev1.ConfigMap { return nil }, want: ErrSpoolGone},
 		"a chunk is gone":  {damage: func(cms []*corev1.ConfigMap) []*corev1.ConfigMap { return cms[1:] }, want: ErrSpoolGone},
 		"a byte of a chunk is another": {damage: func(cms []*corev1.ConfigMap) []*corev1.ConfigMap {
 			cms[1].BinaryData[chunkKey][7] ^= 1
 			return cms
-		}, want: ErrSpoolDamaged},
+		}, want: ErrSpoolDamaged, says: "-001 has another digest"},
 		"a chunk is empty": {damage: func(cms []*corev1.ConfigMap) []*corev1.ConfigMap {
 			cms[0].BinaryData = nil
 			return cms
@@ -254,6 +255,9 @@ func TestReadSpoolDamage(t *testing.T) {
 				objs = append(objs, cm.DeepCopy())
 			}
 			got, err := ReadSpool(context.Background(), clientOf(objs...), operatorNamespace, "doc")
+			if tc.says != "" && (err == nil || !strings.Contains(err.Error(), tc.says)) {
+				t.Errorf("ReadSpool() = %v, want it to say %q", err, tc.says)
+			}
 			if !errors.Is(err, tc.want) || tc.want == nil && !bytes.Equal(got, document) {
 				t.Errorf("ReadSpool() = %d bytes, %v; want %v", len(got), err, tc.want)
 			}

@@ -275,6 +275,10 @@ func TestGatherSurroundingsCapped(t *testing.T) {
 	if diff := cmp.Diff(want, got.LeftOut); diff != "" {
 		t.Errorf("left out (-want +got):\n%s", diff)
 	}
+	i := slices.IndexFunc(got.Read, func(l ListRead) bool { return l.Kind == "Event" })
+	if kept := got.Read[i].Kept; kept != maxOtherEvents+1 {
+		t.Errorf("%d Events are kept, want the one about the pod and %d others", kept, maxOtherEvents)
+	}
 	if all := names(t, got); !slices.Contains(all, "Event shop/event-0") || !slices.Contains(all, "StorageClass fast") {
 		t.Error("what is about the pod was crowded out")
 	}
