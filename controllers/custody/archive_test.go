@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -418,6 +419,20 @@ func TestWhatOnlyAPinShows(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A head in which somebody has put another key under the id of the operator's is not one of the operator's.
+func TestAKeyUnderTheIDOfAnother(t *testing.T) {
+	m, last := sample(t)
+	mallory := newKey(t)
+	forged := last
+	forged.PublicKey = base64.StdEncoding.EncodeToString(publicDER(mallory.PublicKey()))
+	forged.Signature = signatureOf(t, mallory, &forged)
+	u := unpack(t, exported(t, m))
+	u[u.index(t, headName(last.Seq))].content = forged.encode()
+	u[u.index(t, keyObject(last.KeyID))].content = PublicPEM(mallory.PublicKey())
+	_, err := verify(u.pack(t), VerifyOptions{KeyIDs: []string{last.KeyID}})
+	checkPosition(t, err, position{headName(last.Seq), 0, last.Seq, "its public key is " + KeyID(mallory.PublicKey())})
 }
 
 func TestExportTellsWhenTheLedgerDoesNotFitAHead(t *testing.T) {
