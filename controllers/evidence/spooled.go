@@ -14,7 +14,7 @@ import (
 
 const (
 	// copyLimit is how long one attempt to copy a document into the store may take. A store that hangs is asked again.
-	copyLimit = 5 * time.Minute
+	copyLimit = time.Minute
 	// copyRetry is how long after the beginning of an attempt that has failed the next one begins: a store that is down fails fast.
 	copyRetry = 10 * time.Second
 )

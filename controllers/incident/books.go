@@ -21,7 +21,7 @@ import (
 
 const (
 	// bookLimit is how long one attempt to write the ledger may take.
-	bookLimit = time.Minute
+	bookLimit = 30 * time.Second
 	// bookRetry is how soon it is tried again after a failure.
 	bookRetry = 5 * time.Second
 	// maxActs bounds the writes that are remembered while the store is away.

@@ -9,8 +9,10 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
@@ -227,12 +229,17 @@ func (s *scope) collectItems(ctx context.Context, c evidence.Collector, x *evide
 			continue
 		}
 		observed, err := c.Collect(ctx, x, *item)
-		// One item that cannot be had is no reason to forget the others.
-		failures = append(failures, err)
 		*item = observed
 		if item.State == v1alpha1.EvidencePending && !s.dryRun() {
 			s.lookAgainAfter(evidencePoll)
 		}
+		if err != nil && apierrors.ReasonForError(err) == metav1.StatusReasonUnknown {
+			// Not the API server: a store, or a kubelet. The item says so and is tried again soon; an error of the pass would make that later and later.
+			ctrl.LoggerFrom(ctx).Info("Evidence could not be had yet", "item", item.ID, "because", err.Error())
+			continue
+		}
+		// One item that cannot be had is no reason to forget the others.
+		failures = append(failures, err)
 	}
 	return failures
 }

@@ -58,7 +58,7 @@ func describeStatus(inc *v1alpha1.Incident, add func(string, ...any)) {
 		add("revision of %s: %s %v", r.Workload.Name, r.State, r.Images)
 	}
 	for _, e := range inc.Status.Evidence {
-		if e.Type == v1alpha1.EvidenceVolumeSnapshot || original[e.Pods[0]] {
+		if e.Type == v1alpha1.EvidenceVolumeSnapshot || len(e.Pods) == 0 || original[e.Pods[0]] {
 			add("evidence %s of a %s: %s", e.Type, e.Subject.Kind, e.State)
 		}
 	}
