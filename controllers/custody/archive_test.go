@@ -659,11 +659,12 @@ func FuzzVerifyArchive(f *testing.F) {
 	})
 }
 
-// many is a store with so many entries, one of a hundred with an item.
-func many(t testing.TB, entries int) *memory {
+// tenThousand is a store with 10,000 entries, one of a hundred with an item.
+func tenThousand(t testing.TB) *memory {
+	t.Helper()
 	m := newMemory()
 	l := open(t, m)
-	list := facts("e", entries)
+	list := facts("e", 10_000)
 	for i := range list {
 		list[i].Detail = "the pod was isolated; its labels were taken off and are kept in an annotation"
 		if i%100 == 0 {
@@ -677,7 +678,7 @@ func many(t testing.TB, entries int) *memory {
 
 // It is read once, and every entry is looked at.
 func TestTenThousandEntries(t *testing.T) {
-	m := many(t, 10_000)
+	m := tenThousand(t)
 	m.reads = 0
 	l := open(t, m)
 	if l.Seq() != 10_000 || m.reads > 12 {
@@ -749,7 +750,7 @@ func TestItemsAreStreamed(t *testing.T) {
 }
 
 func BenchmarkVerify10000(b *testing.B) {
-	archive := exported(b, many(b, 10_000))
+	archive := exported(b, tenThousand(b))
 	b.SetBytes(int64(len(archive)))
 	b.ReportAllocs()
 	for b.Loop() {
@@ -760,7 +761,7 @@ func BenchmarkVerify10000(b *testing.B) {
 }
 
 func BenchmarkOpen10000(b *testing.B) {
-	m := many(b, 10_000)
+	m := tenThousand(b)
 	b.ReportAllocs()
 	for b.Loop() {
 		open(b, m)

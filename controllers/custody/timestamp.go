@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -109,6 +110,26 @@ func parseAnswer(answer []byte) (token *timestamp.Timestamp, err error) {
 		}
 	}()
 	return timestamp.ParseResponse(answer)
+}
+
+// Stamp is what the time stamp of the head says; nil if it has none. The trust in the authority is not established.
+func (h *Head) Stamp() (*TimestampReport, error) {
+	if h.Timestamp == "" {
+		return nil, nil
+	}
+	return h.stamp(nil)
+}
+
+func (h *Head) stamp(roots *x509.CertPool) (*TimestampReport, error) {
+	token, err := base64.StdEncoding.Strict().DecodeString(h.Timestamp)
+	if err != nil {
+		return nil, errors.New("the time stamp is not base64")
+	}
+	signature, err := h.signature()
+	if err != nil {
+		return nil, errors.New("the signature is not base64")
+	}
+	return checkToken(token, signature, roots)
 }
 
 // TimestampReport is what a token says.

@@ -139,6 +139,9 @@ func TestHeadsAreTimestamped(t *testing.T) {
 	if h.Timestamp == "" || len(open(t, m).Heads()) != 1 {
 		t.Fatal("the head has no time stamp")
 	}
+	if stamp, err := h.Stamp(); err != nil || !stamp.Time.Equal(start.Add(time.Minute)) {
+		t.Errorf("the head says %+v: %v", stamp, err)
+	}
 	archive := exported(t, m)
 	report, err := verify(archive, VerifyOptions{})
 	if err != nil {

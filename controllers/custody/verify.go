@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -33,10 +32,12 @@ const (
 func VerifyArchive(r io.Reader, options VerifyOptions) (*Report, error) {
 	v := &verifier{in: newTarReader(r), options: options, report: &Report{}, inventory: newInventory(), keys: map[string][]byte{}, present: map[string]bool{}}
 	err := v.run()
-	if damage, ok := errors.AsType[*DamageError](err); ok {
-		v.problem(damage)
-	} else if err != nil {
+	damage, damaged := errors.AsType[*DamageError](err)
+	if err != nil && !damaged {
 		return v.report, fmt.Errorf("reading the archive: %w", err)
+	}
+	if damaged {
+		v.problem(damage)
 	}
 	if len(v.report.Problems) > 0 {
 		return v.report, v.report.Problems[0]
@@ -230,7 +231,8 @@ func (v *verifier) readLedger() error {
 			line, err := lines.ReadSlice('\n')
 			switch {
 			case errors.Is(err, io.EOF) && len(line) == 0:
-				return v.ledgerEnd(at)
+				v.ledgerEnd(at)
+				return nil
 			case errors.Is(err, io.EOF):
 				v.broke(damagef(at, v.chain.seq()+1, "the ledger ends within this line"))
 				return nil
@@ -250,11 +252,10 @@ func (v *verifier) readLedger() error {
 	})
 }
 
-func (v *verifier) ledgerEnd(at Place) error {
+func (v *verifier) ledgerEnd(at Place) {
 	if v.chain.seq() == 0 {
 		v.broke(damagef(at, 1, "the ledger is empty"))
 	}
-	return nil
 }
 
 // broke notes that the ledger is of no use from a line on.
@@ -320,24 +321,12 @@ func (v *verifier) takeHead(m *member, seq int64, content []byte) {
 	}
 	found := HeadReport{Seq: seq, Digest: h.Digest, At: h.At, KeyID: h.KeyID}
 	if h.Timestamp != "" {
-		found.Timestamp, err = v.timestamp(&h)
+		found.Timestamp, err = h.stamp(v.options.Roots)
 		if err != nil {
 			v.problem(damagef(m.place(), seq, "%v", err))
 		}
 	}
 	v.report.Heads = append(v.report.Heads, found)
-}
-
-func (v *verifier) timestamp(h *Head) (*TimestampReport, error) {
-	token, err := base64.StdEncoding.Strict().DecodeString(h.Timestamp)
-	if err != nil {
-		return nil, errors.New("the time stamp is not base64")
-	}
-	signature, err := h.signature()
-	if err != nil {
-		return nil, errors.New("the signature is not base64")
-	}
-	return checkToken(token, signature, v.options.Roots)
 }
 
 // readKeys checks that the files of the keys are those in the heads.
