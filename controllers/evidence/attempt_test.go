@@ -65,6 +65,3 @@ func TestAttemptsKeepPods(t *testing.T) {
 		}
 	})
 }
-
-// The interface is what the reconciler has.
-var _ = []Collector{&Logs{}}

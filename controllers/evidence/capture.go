@@ -138,7 +138,7 @@ func (c *capture) read(ctx context.Context) (captured, error) {
 func (c *capture) store(ctx context.Context, r *logReader) (captured, error) {
 	buffered := bufio.NewReaderSize(r, 64<<10)
 	head, err := buffered.Peek(maxAnswer)
-	if err != nil && err != io.EOF { //nolint:errorlint // readers return it bare
+	if err != nil && !errors.Is(err, io.EOF) {
 		return captured{}, err
 	}
 	out := captured{}
@@ -146,7 +146,10 @@ func (c *capture) store(ctx context.Context, r *logReader) (captured, error) {
 		out.note(r)
 		return out, nil
 	}
-	stamped := !c.opts.Timestamps || hasTimestamp(head)
+	stamped := hasTimestamp(head)
+	if !c.opts.Timestamps {
+		stamped = !bytes.HasPrefix(head, []byte("unable to retrieve container logs for "))
+	}
 	if !stamped && err != nil {
 		// A kubelet that fails after it has begun to answer writes its error where the log should be (kubernetes/pkg/kubelet/server, getContainerLogs).
 		out.note(r)

@@ -91,10 +91,12 @@ func CheckpointID(podUID types.UID) string { return "checkpoint-" + string(podUI
 // About says what the collector is.
 func (c *Checkpoints) About() About {
 	return About{
-		Type:     v1alpha1.EvidenceCheckpoint,
-		Needs:    "kubelets with the feature ContainerCheckpoint and a runtime that can do it (CRIU), reachable from the operator, and the authority of their serving certificates (--kubelet-ca-file)",
-		Alters:   "containers stand still while they are written out; archives with all that they had in memory, secrets included, stay on the node",
-		Deadline: func(o v1alpha1.EvidenceOrders) time.Duration { return seconds(o.Checkpoints.DeadlineSeconds, defaultCheckpointSeconds) },
+		Type:   v1alpha1.EvidenceCheckpoint,
+		Needs:  "kubelets with the feature ContainerCheckpoint and a runtime that can do it (CRIU), reachable from the operator, and the authority of their serving certificates (--kubelet-ca-file)",
+		Alters: "containers stand still while they are written out; archives with all that they had in memory, secrets included, stay on the node",
+		Deadline: func(o v1alpha1.EvidenceOrders) time.Duration {
+			return seconds(o.Checkpoints.DeadlineSeconds, defaultCheckpointSeconds)
+		},
 	}
 }
 

@@ -791,7 +791,7 @@ func (m *meter) PutItem(_ context.Context, _ string, r io.Reader) (store.Object,
 			runtime.ReadMemStats(&stats)
 			m.peak = max(m.peak, stats.HeapAlloc)
 		}
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			m.bytes = max(m.bytes, n)
 			return store.Object{Key: fmt.Sprint("k", n), PlainDigest: "sha256:x", PlainSize: n}, nil
 		}
