@@ -85,11 +85,7 @@ func addLabels(obj metav1.Object, labels map[string]string) []operation {
 // pointer escapes a key for a JSON pointer (RFC 6901).
 func pointer(key string) string { return strings.NewReplacer("~", "~0", "/", "~1").Replace(key) }
 
-// RetainPatch is a JSON patch that makes exactly this content outlive its snapshot and its namespace, and marks it as evidence.
-func RetainPatch(content *snapshotv1.VolumeSnapshotContent) ([]byte, error) {
-	return retainPatch(content)
-}
-
+// retainPatch is a JSON patch that makes exactly this content outlive its snapshot and its namespace, and marks it as evidence.
 func retainPatch(content metav1.Object) ([]byte, error) {
 	return json.Marshal(slices.Concat(
 		[]operation{sameUID(content)}, addLabels(content, map[string]string{v1alpha1.EvidenceLabel: evidenceKept}),
@@ -175,7 +171,7 @@ func retain(ctx context.Context, x *Execution, content *snapshotv1.VolumeSnapsho
 	if !x.Journal.Intend(v1alpha1.ActionRetainSnapshot, ref, detail) {
 		return nil
 	}
-	patch, err := RetainPatch(content)
+	patch, err := retainPatch(content)
 	if err != nil {
 		return err
 	}

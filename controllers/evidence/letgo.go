@@ -125,7 +125,7 @@ func (g *groups) letSnapshotGo(ctx context.Context, item *v1alpha1.EvidenceItem,
 		return fmt.Errorf("reading VolumeSnapshotContent %s: %w", *snap.Status.BoundVolumeSnapshotContentName, err)
 	case misbound(item.Volume, snap, &content) != "":
 		return nil
-	case !retained(&content):
+	case !retained(&content) && !g.x.Journal.Intended(v1alpha1.ActionDeleteSnapshot, refOf(contentKind, &content)): // unless its removal was approved
 		return retain(ctx, g.x, &content)
 	}
 	return release(ctx, g.x, ref, snap, "its content is retained, and its namespace is being deleted")

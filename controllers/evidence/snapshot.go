@@ -171,15 +171,6 @@ func (s *Snapshots) Begin(claim client.ObjectKey, pods []string) v1alpha1.Eviden
 	return item
 }
 
-// Observe looks at the snapshot of an item for a caller that creates and retains, and does nothing else.
-func (s *Snapshots) Observe(ctx context.Context, item v1alpha1.EvidenceItem) (v1alpha1.EvidenceItem, Step, error) {
-	observed, step, err := s.observe(ctx, item)
-	if step.Remove != nil {
-		return gap(observed, observed.Message), Step{}, err
-	}
-	return observed, Step{Create: step.Create, Retain: step.Retain, Retained: step.Retained}, err
-}
-
 // observe looks at the snapshot of an item and returns the item as it is now, with what has to be written next. An item that is settled stays as
 // it is. When the API server cannot be read the item stays pending, with the error: not knowing is not a gap until the deadline.
 func (s *Snapshots) observe(ctx context.Context, item v1alpha1.EvidenceItem) (v1alpha1.EvidenceItem, Step, error) {

@@ -123,18 +123,18 @@ var _ = Describe("Snapshots that are evidence", func() {
 	})
 
 	It("are marked by the operator alone", func(ctx context.Context) {
-		for _, make := range []func(string) *unstructured.Unstructured{
+		for _, build := range []func(string) *unstructured.Unstructured{
 			func(value string) *unstructured.Unstructured { return snapshotOf(shop, "nowhere", value) }, contentOf, groupSnapshotOf, groupContentOf,
 		} {
-			marked := make("kept")
+			marked := build("kept")
 			kind := marked.GetKind()
 			Expect(admin.Create(ctx, marked.DeepCopy(), client.DryRunAll)).To(refusedWith(onlyLabels+kind), kind)
 			Expect(operator.Create(ctx, marked.DeepCopy(), client.DryRunAll)).To(Succeed(), kind)
-			finalized := make("")
+			finalized := build("")
 			finalized.SetFinalizers([]string{containmentv1alpha1.EvidenceFinalizer})
 			Expect(admin.Create(ctx, finalized, client.DryRunAll)).To(refusedWith(onlyFinalizers+kind), kind)
 
-			ordinary := make("")
+			ordinary := build("")
 			Expect(admin.Create(ctx, ordinary)).To(Succeed(), kind)
 			Expect(patched(ctx, admin, ordinary, relabel, client.DryRunAll)).To(refusedWith(onlyLabels+kind), kind)
 			Expect(patched(ctx, admin, ordinary, `{"metadata":{"finalizers":["containment.cofferdam.dev/evidence"]}}`, client.DryRunAll)).To(refusedWith(onlyFinalizers+kind), kind)
