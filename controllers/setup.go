@@ -3,6 +3,7 @@ package controllers
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
@@ -45,6 +46,10 @@ type Options struct {
 	EvidenceStore string
 	// OpenStore replaces store.Open, for tests that make stores fail.
 	OpenStore func(ctx context.Context, url string, opts store.Options) (*store.Store, error)
+	// KubeletCAs vouch for the serving certificates of kubelets. Without them no checkpoints are taken.
+	KubeletCAs *x509.CertPool
+	// KubeletAddressTypes are the addresses by which kubelets are reached. Default the InternalIP, then the ExternalIP, then the host name of the node.
+	KubeletAddressTypes []corev1.NodeAddressType
 	// Client replaces the manager's client, for tests that fail or count writes.
 	Client client.Client
 	// Clock replaces the real clock.
@@ -91,9 +96,14 @@ func CacheOptions() cache.Options {
 const backgroundTasks = 16
 
 // collectors are asked in this order: the most volatile evidence first.
-func collectors(clients kubernetes.Interface) []evidence.Collector {
+func collectors(clients kubernetes.Interface, opts Options) []evidence.Collector {
+	logs := evidence.NewLogSource(clients.CoreV1())
 	return []evidence.Collector{
-		evidence.Manifests{}, evidence.Surroundings{}, evidence.NewLogs(evidence.NewLogSource(clients.CoreV1())), evidence.VolumeSnapshots{},
+		evidence.Manifests{}, evidence.Surroundings{},
+		&evidence.Checkpoints{
+			Pods: logs, Tokens: evidence.NewCheckpointerTokens(clients.CoreV1(), opts.OperatorNamespace), CAs: opts.KubeletCAs, AddressTypes: opts.KubeletAddressTypes,
+		},
+		evidence.NewLogs(logs), &evidence.Jobs{Source: logs}, evidence.VolumeSnapshots{},
 	}
 }
 
@@ -133,7 +143,7 @@ func Setup(mgr ctrl.Manager, opts Options) error {
 	}
 	keys := &evidence.Keys{Client: mgr.GetClient(), Namespace: opts.OperatorNamespace}
 	incidents := &incident.Reconciler{
-		Books: incident.NewBooks(stores, keys, background, opts.Clock), Background: background, Collectors: collectors(clients),
+		Books: incident.NewBooks(stores, keys, background, opts.Clock), Background: background, Collectors: collectors(clients, opts),
 		Client: opts.Client, Live: mgr.GetAPIReader(), Cached: mgr.GetCache(), Recorder: mgr.GetEventRecorder("cofferdam"), Clock: opts.Clock,
 		Follower: follower, Index: index, Tamperings: incident.NewTamperings(),
 		Foreign: &foreign.Finder{Discovery: disco, Clock: opts.Clock}, OperatorNamespace: opts.OperatorNamespace,

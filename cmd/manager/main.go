@@ -3,6 +3,7 @@ package main
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"flag"
 	"fmt"
 	"os"
@@ -20,9 +21,9 @@ import (
 )
 
 type options struct {
-	metricsAddress, probeAddress, operatorNamespace, evidenceStore string
-	leaderElect                                                    bool
-	workers                                                        int
+	metricsAddress, probeAddress, operatorNamespace, evidenceStore, kubeletCAs string
+	leaderElect                                                                bool
+	workers                                                                    int
 }
 
 func main() {
@@ -32,6 +33,7 @@ func main() {
 	flag.StringVar(&o.operatorNamespace, "operator-namespace", controllers.OperatorNamespace, "namespace for evidence, refusals and the leader lease")
 	flag.StringVar(&o.evidenceStore, "evidence-store", "file:///var/lib/cofferdam/evidence",
 		"where evidence goes when the ContainmentPolicy names no store: file:///directory, s3://bucket?region=…, gs://bucket or azblob://container")
+	flag.StringVar(&o.kubeletCAs, "kubelet-ca-file", "", "PEM file with the certificates that vouch for kubelets; without it no container is checkpointed")
 	flag.BoolVar(&o.leaderElect, "leader-elect", false, "let only one of several managers act")
 	flag.IntVar(&o.workers, "workers", 4, "Incidents that are worked on at once")
 	zapOptions := zap.Options{TimeEncoder: zapcore.ISO8601TimeEncoder}
@@ -71,9 +73,14 @@ func run(o options) error {
 	if err != nil {
 		return fmt.Errorf("preparing the manager: %w", err)
 	}
+	cas, err := readCAs(o.kubeletCAs)
+	if err != nil {
+		return err
+	}
 	err = controllers.Setup(mgr, controllers.Options{
 		OperatorNamespace: o.operatorNamespace,
 		EvidenceStore:     o.evidenceStore,
+		KubeletCAs:        cas,
 		Controller:        controller.Options{MaxConcurrentReconciles: o.workers},
 	})
 	if err != nil {
@@ -86,4 +93,20 @@ func run(o options) error {
 		return fmt.Errorf("adding the readiness check: %w", err)
 	}
 	return mgr.Start(ctrl.SetupSignalHandler())
+}
+
+// readCAs reads certificates from a PEM file; no file means none.
+func readCAs(file string) (*x509.CertPool, error) {
+	if file == "" {
+		return nil, nil
+	}
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("reading --kubelet-ca-file: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(raw) {
+		return nil, fmt.Errorf("reading --kubelet-ca-file: %s has no certificate in PEM form", file)
+	}
+	return pool, nil
 }

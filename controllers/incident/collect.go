@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -173,12 +174,49 @@ func (s *scope) collect(ctx context.Context) error {
 		}
 		failures = append(failures, s.collectItems(ctx, c, x)...)
 	}
-	failures = append(failures, evidence.LetGo(ctx, x))
+	failures = append(failures, evidence.LetGo(ctx, x), s.removeJobs(ctx))
 	if s.dryRun() {
 		s.next.Evidence = nil
 	}
 	s.evidenceWait = s.evidenceHold()
 	return errors.Join(failures...)
+}
+
+// removeJobs removes the tools' Jobs, and the policies of their pods, once what came of all of them is durable.
+func (s *scope) removeJobs(ctx context.Context) error {
+	begun := false
+	for _, e := range s.incident.Status.Evidence {
+		begun = begun || e.Type == v1alpha1.EvidenceJobOutput
+		if e.Type == v1alpha1.EvidenceJobOutput && e.State == v1alpha1.EvidencePending {
+			return nil
+		}
+	}
+	if !begun || s.dryRun() {
+		return nil
+	}
+	objects, err := evidence.JobObjects(ctx, s.Client, s.incident.UID)
+	if err != nil {
+		return err
+	}
+	for _, obj := range objects {
+		if !obj.GetDeletionTimestamp().IsZero() {
+			continue
+		}
+		kind := "NetworkPolicy"
+		if _, ok := obj.(*batchv1.Job); ok {
+			kind = "Job"
+		}
+		uid := obj.GetUID()
+		op := v1alpha1.PlannedAction{Verb: "delete", Object: v1alpha1.ObjectRef{Kind: kind, Namespace: obj.GetNamespace(), Name: obj.GetName(), UID: string(uid)},
+			Detail: "what the tool has printed is kept"}
+		err := s.Write(ctx, op, func(ctx context.Context, c client.Client) error {
+			return client.IgnoreNotFound(c.Delete(ctx, obj, client.Preconditions{UID: &uid}, client.PropagationPolicy(metav1.DeletePropagationBackground)))
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // collection is what collectors work with in this pass.

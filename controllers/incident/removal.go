@@ -64,7 +64,9 @@ func (s *scope) removable() []*v1alpha1.EvidenceItem {
 	var out []*v1alpha1.EvidenceItem
 	for i := range s.next.Evidence {
 		item := &s.next.Evidence[i]
-		if (evidence.InStore(item) || item.Type == v1alpha1.EvidenceVolumeSnapshot) && (item.State == v1alpha1.EvidenceCollected || item.State == v1alpha1.EvidenceRemoved) {
+		snapshot := item.Type == v1alpha1.EvidenceVolumeSnapshot && item.Location != ""
+		// What came to nothing may have left something behind: the content of a snapshot, a log in part.
+		if (evidence.InStore(item) || snapshot) && item.State != v1alpha1.EvidencePending {
 			out = append(out, item)
 		}
 	}
@@ -79,7 +81,7 @@ func itemRef(item *v1alpha1.EvidenceItem) v1alpha1.ObjectRef {
 func (s *scope) mayRemove(ctx context.Context) (bool, error) {
 	left := false
 	for _, item := range s.removable() {
-		left = left || item.State == v1alpha1.EvidenceCollected
+		left = left || item.State != v1alpha1.EvidenceRemoved
 	}
 	retention := s.orders().Retention
 	if !left || approval.Missing(s.incident, v1alpha1.RemoveStage, s.next.RemovalDigest, removalApprovals(retention)) != "" {

@@ -377,7 +377,7 @@ var _ = Describe("The admission policies", func() {
 				g.Expect(p.Status.TypeChecking).NotTo(BeNil(), p.Name)
 				g.Expect(p.Status.TypeChecking.ExpressionWarnings).To(BeEmpty(), p.Name)
 			}
-			g.Expect(seen).To(Equal(14))
+			g.Expect(seen).To(Equal(16))
 		}).Should(Succeed())
 	})
 })
