@@ -82,7 +82,7 @@ var _ = Describe("How a pod is handled", func() {
 
 var _ = Describe("A proof", func() {
 	It("is revoked by a leak that a namespace's label makes usable, and says so at once", func(ctx SpecContext) {
-		shop := openShop(ctx)
+		shop := openShop(ctx, withoutTier)
 		team := shop.Namespace + "-team"
 		Expect(shop.Admin.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: team}})).To(Succeed())
 		Expect(shop.Admin.Create(ctx, builder.Pod(team, "peer", "app", "peer"))).To(Succeed())
@@ -250,7 +250,7 @@ var _ = Describe("A policy that selects a pod whatever its labels", func() {
 	carveOut := func(p *v1alpha1.ContainmentPolicy) { p.Spec.Isolation.ConflictingPolicies = v1alpha1.ConflictCarveOut }
 
 	It("is told with the edit that closes the leak", func(ctx SpecContext) {
-		shop := openShop(ctx)
+		shop := openShop(ctx, withoutTier)
 		Expect(shop.Admin.Create(ctx, scenario.AllowAll(shop.Namespace, "everybody", metav1.LabelSelector{}))).To(Succeed())
 		declare(ctx, shop, "miner", builder.Targets(builder.Target(v1alpha1.TargetDeployment, "", scenario.Web)))
 		inc := await(ctx, shop, "miner", "leaking", scenario.HasReason(v1alpha1.ConditionContained, v1alpha1.ReasonLeaking))
