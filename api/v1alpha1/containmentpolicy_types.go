@@ -390,12 +390,12 @@ type EvidenceStore struct {
 	// +kubebuilder:validation:Maximum=3650
 	LockDays int32 `json:"lockDays,omitempty"`
 
-	// timestampURL is an RFC 3161 time-stamp authority that is asked to confirm when each head of the ledger existed. It is sent a digest and nothing else. If not set, none is asked.
+	// timeAuthorityURL is an RFC 3161 time-stamp authority that is asked to confirm when each head of the ledger existed. It is sent a digest and nothing else. If not set, none is asked.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=1024
-	// +kubebuilder:validation:XValidation:rule="isURL(self) && (url(self).getScheme() == 'http' || url(self).getScheme() == 'https')",message="timestampURL must be an http or https URL"
-	TimestampURL string `json:"timestampURL,omitempty"`
+	// +kubebuilder:validation:XValidation:rule="isURL(self) && (url(self).getScheme() == 'http' || url(self).getScheme() == 'https')",message="timeAuthorityURL must be an http or https URL"
+	TimeAuthorityURL string `json:"timeAuthorityURL,omitempty"`
 }
 
 // EvidenceRetention says when evidence may be removed.

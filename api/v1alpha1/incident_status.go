@@ -585,9 +585,9 @@ type CustodyStatus struct {
 	// +optional
 	SignedAt metav1.Time `json:"signedAt,omitempty,omitzero"`
 
-	// timestamped is when a time-stamp authority saw the head.
+	// attestedAt is when a time-stamp authority saw the head, by its own clock. Not set when none was asked, or none has answered.
 	// +optional
-	Timestamped metav1.Time `json:"timestamped,omitempty,omitzero"`
+	AttestedAt metav1.Time `json:"attestedAt,omitempty,omitzero"`
 }
 
 // Action is something that the operator does to an existing object.
@@ -887,7 +887,7 @@ type IncidentStatus struct {
 
 	// custody is the head of the ledger of this Incident. Not set before the first entry is written.
 	// +optional
-	Custody *CustodyStatus `json:"custody,omitempty"`
+	Custody *CustodyStatus `json:"custody,omitempty,omitzero"`
 
 	// gapDigest is the digest of the evidence gaps there are now. Approvals of the step "waive-gaps" name it. Not set when nothing has to be waived.
 	// +optional

@@ -200,8 +200,8 @@ func (b *Books) sign(ctx context.Context, k *book, ledger *custody.Ledger, key c
 	turned := slices.ContainsFunc(e.facts, func(f custody.Fact) bool {
 		return strings.HasPrefix(f.ID, "condition/") || strings.HasPrefix(f.ID, "approval/")
 	})
-	if e.orders.TimestampURL != "" && turned {
-		options = append(options, custody.TimestampBy(&custody.Timestamper{URL: e.orders.TimestampURL}))
+	if e.orders.TimeAuthorityURL != "" && turned {
+		options = append(options, custody.TimestampBy(&custody.Timestamper{URL: e.orders.TimeAuthorityURL}))
 	}
 	head, err := ledger.Sign(ctx, key, b.Clock.Now(), options...)
 	if err != nil {
@@ -209,8 +209,8 @@ func (b *Books) sign(ctx context.Context, k *book, ledger *custody.Ledger, key c
 	}
 	k.warn(warning)
 	out := &v1alpha1.CustodyStatus{Entries: head.Seq, Digest: head.Digest, KeyID: head.KeyID, Signature: head.Signature, SignedAt: metav1.NewTime(head.At)}
-	if head.Timestamp != "" {
-		out.Timestamped = metav1.NewTime(head.At)
+	if stamp, err := head.Stamp(); err == nil && stamp != nil {
+		out.AttestedAt = metav1.NewTime(stamp.Time)
 	}
 	return out, nil
 }

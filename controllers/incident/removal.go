@@ -43,8 +43,8 @@ func (s *scope) removeEvidence(ctx context.Context) error {
 		s.removalWait = s.books.trouble()
 		return nil
 	}
-	if removed, err := s.emptyStore(kept); err != nil || !removed {
-		return err
+	if !s.emptyStore(kept) {
+		return nil
 	}
 	if removed, err := s.removeSnapshots(ctx, kept); err != nil || !removed {
 		return err
@@ -110,7 +110,7 @@ func removalApprovals(r v1alpha1.EvidenceRetention) int32 {
 }
 
 // emptyStore removes the items from the store, in the background, and reports whether they are gone.
-func (s *scope) emptyStore(kept []*v1alpha1.EvidenceItem) (bool, error) {
+func (s *scope) emptyStore(kept []*v1alpha1.EvidenceItem) bool {
 	task := string(s.incident.UID) + "/removal"
 	keys := make([]string, 0, len(kept))
 	for _, item := range kept {
@@ -127,15 +127,15 @@ func (s *scope) emptyStore(kept []*v1alpha1.EvidenceItem) (bool, error) {
 		return evidence.Result{Err: err}
 	})
 	if !ended {
-		return false, nil
+		return false
 	}
 	s.Background.Forget(task)
 	if result.Err != nil {
 		s.removalWait = "evidence could not be removed: " + result.Err.Error()
 		s.lookAgainAfter(time.Minute)
-		return false, nil
+		return false
 	}
-	return true, nil
+	return true
 }
 
 // removeSnapshots ends the hold on snapshots and removes them, and reports whether they are gone.

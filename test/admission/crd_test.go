@@ -99,9 +99,9 @@ var creations = []creation{
 		accepted: storing(containmentv1alpha1.EvidenceStore{EncryptTo: []string{"age1" + strings.Repeat("q", 58)}}),
 	},
 	{
-		message:  "timestampURL must be an http or https URL",
-		refused:  storing(containmentv1alpha1.EvidenceStore{TimestampURL: "ftp://tsa.example.com"}),
-		accepted: storing(containmentv1alpha1.EvidenceStore{TimestampURL: "https://tsa.example.com/tsr"}),
+		message:  "timeAuthorityURL must be an http or https URL",
+		refused:  storing(containmentv1alpha1.EvidenceStore{TimeAuthorityURL: "ftp://tsa.example.com"}),
+		accepted: storing(containmentv1alpha1.EvidenceStore{TimeAuthorityURL: "https://tsa.example.com/tsr"}),
 	},
 	// Incident
 	{

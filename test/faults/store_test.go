@@ -256,7 +256,7 @@ func damaged(ctx context.Context, change func(context.Context, *store.Store, []s
 	if err := shop.SetGoal(ctx, "miner", v1alpha1.GoalClose); err != nil {
 		return err
 	}
-	inc, err = shop.Await(ctx, "miner", "known to be damaged", scenario.HasReason(v1alpha1.ConditionCustody, v1alpha1.ReasonLedgerDamaged))
+	_, err = shop.Await(ctx, "miner", "known to be damaged", scenario.HasReason(v1alpha1.ConditionCustody, v1alpha1.ReasonLedgerDamaged))
 	if err != nil {
 		return err
 	}

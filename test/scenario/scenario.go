@@ -235,7 +235,7 @@ func (s *Shop) Approve(ctx context.Context, name, step string) error {
 		who, author = s.Waiver, s.WaiverName
 	}
 	return s.edit(ctx, who, name, func(inc *v1alpha1.Incident) {
-		digest := ""
+		var digest string
 		switch step {
 		case v1alpha1.CloseStage:
 			digest = inc.Status.CloseDigest
