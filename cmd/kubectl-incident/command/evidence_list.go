@@ -2,6 +2,7 @@ package command
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -15,8 +16,12 @@ import (
 	"cofferdam.dev/cofferdam/controllers/explain"
 )
 
-// outputTable is the value of -o for people.
-const outputTable = "table"
+// Values of -o for people.
+const (
+	outputTable = "table"
+	// outputWide is a table with the columns that are too wide for most screens.
+	outputWide = "wide"
+)
 
 // evidenceList is what "evidence list" prints for programs.
 type evidenceList struct {
@@ -29,28 +34,38 @@ type evidenceList struct {
 
 func newEvidenceList(o *evidenceOptions) *cobra.Command {
 	var output string
-	const usage = "list INCIDENT [-n NAMESPACE]"
+	const usage = "list INCIDENT [-n NAMESPACE] [-o wide]"
 	cmd := &cobra.Command{
 		Use:   usage,
 		Short: "Lists the evidence of an incident and the head of its ledger",
 		Long: `Lists the evidence of an incident, as its status has it, and the head of its ledger. Keep the head: whoever knows it can tell later whether the ledger was
 cut off.
 
+The table has the first digits of digests and the beginning of messages; -o wide adds the name of each item and where it is kept, and -o yaml and -o json have everything
+in full.
+
 The exit code is 0, or 2 after an error.`,
-		Example: `  kubectl incident evidence list leak-4711 -n security`,
-		Args:    oneIncident(usage),
+		Example: `  kubectl incident evidence list leak-4711 -n security
+
+  # With the names of the items and where they are kept
+  kubectl incident evidence list leak-4711 -n security -o wide`,
+		Args: oneIncident(usage),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return o.list(cmd.Context(), args[0], output)
 		},
 	}
-	cmd.Flags().StringVarP(&output, "output", "o", outputTable, "table, yaml or json")
+	cmd.Flags().StringVarP(&output, "output", "o", outputTable, "table, wide, yaml or json")
 	return cmd
 }
 
 func (o *evidenceOptions) list(ctx context.Context, arg, output string) error {
-	printList, known := map[string]func(*evidenceList) error{outputTable: o.printTable, "yaml": o.printYAML, "json": o.printJSON}[output]
+	printList, known := map[string]func(*evidenceList) error{
+		outputTable: func(list *evidenceList) error { return o.printTable(list, false) },
+		outputWide:  func(list *evidenceList) error { return o.printTable(list, true) },
+		"yaml":      o.printYAML, "json": o.printJSON,
+	}[output]
 	if !known {
-		return fmt.Errorf("-o %s is not an output; use table, yaml or json", output)
+		return fmt.Errorf("-o %s is not an output; use table, wide, yaml or json", output)
 	}
 	name, err := incidentName(arg)
 	if err != nil {
@@ -101,12 +116,12 @@ func (o *evidenceOptions) printJSON(list *evidenceList) error {
 	return encoder.Encode(document)
 }
 
-func (o *evidenceOptions) printTable(list *evidenceList) error {
+func (o *evidenceOptions) printTable(list *evidenceList, wide bool) error {
 	p := &printer{w: o.Out}
 	if len(list.Items) == 0 {
 		p.linef("Incident %s/%s has no evidence yet.", list.Incident.Namespace, list.Incident.Name)
 	} else {
-		for line := range strings.Lines(table(list.Items)) {
+		for line := range strings.Lines(table(list.Items, wide)) {
 			p.linef("%s", strings.TrimRight(line, " \n"))
 		}
 	}
@@ -121,8 +136,8 @@ func (o *evidenceOptions) printTable(list *evidenceList) error {
 		p.linef("Signed:  no")
 	} else {
 		stamp := ""
-		if !c.Timestamped.IsZero() {
-			stamp = ", with a time stamp of " + timeOf(c.Timestamped.Time)
+		if !c.AttestedAt.IsZero() {
+			stamp = ", with a time stamp of " + timeOf(c.AttestedAt.Time)
 		}
 		p.linef("Signed:  at %s by the key %s%s", timeOf(c.SignedAt.Time), c.KeyID, stamp)
 	}
@@ -130,21 +145,28 @@ func (o *evidenceOptions) printTable(list *evidenceList) error {
 	return p.err
 }
 
-// table lays items out in columns. What is in them is cleaned first, so that the columns are as wide as they look.
-func table(items []v1alpha1.EvidenceItem) string {
+// table lays items out in columns. What is in them is cleaned first, so that the columns are as wide as they look. The names of items and their places have UIDs and digests in them, so they are only in the
+// wide one.
+func table(items []v1alpha1.EvidenceItem, wide bool) string {
 	var out bytes.Buffer
 	w := tabwriter.NewWriter(&out, 0, 8, 3, ' ', 0)
-	fmt.Fprintln(w, "ITEM\tTYPE\tSUBJECT\tSTATE\tSIZE\tDIGEST\tTAKEN AT\tMESSAGE")
+	header := []string{"TYPE", "SUBJECT", "STATE", "SIZE", "TAKEN AT", "DIGEST", "MESSAGE"}
+	if wide {
+		header = append(header, "ITEM", "LOCATION")
+	}
+	fmt.Fprintln(w, strings.Join(header, "\t"))
 	for i := range items {
 		item := &items[i]
-		size, short := "-", "-"
+		size := "-"
 		if item.Size > 0 {
 			size = sizeOf(item.Size)
 		}
-		if item.Digest != "" {
-			short = shortDigest(item.Digest)
+		cells := []string{
+			string(item.Type), subjectText(&item.Subject), string(item.State), size, timeOf(item.TakenAt.Time), orDash(shortDigest(item.Digest)), cut(item.Message),
 		}
-		cells := []string{item.ID, string(item.Type), subjectText(&item.Subject), string(item.State), size, short, timeOf(item.TakenAt.Time), cut(item.Message)}
+		if wide {
+			cells = append(cells, item.ID, orDash(item.Location))
+		}
 		for i := range cells {
 			cells[i] = explain.Clean(cells[i])
 		}
@@ -154,9 +176,11 @@ func table(items []v1alpha1.EvidenceItem) string {
 	return out.String()
 }
 
+func orDash(text string) string { return cmp.Or(text, "-") }
+
 // cut shortens a message to what a table has room for.
 func cut(message string) string {
-	const room = 80
+	const room = 60
 	runes := []rune(message)
 	if len(runes) > room {
 		runes = append(runes[:room-1:room-1], '…')
@@ -164,9 +188,10 @@ func cut(message string) string {
 	return string(runes)
 }
 
+// subjectText is kind/namespace/name, or kind/name for what has no namespace.
 func subjectText(ref *v1alpha1.ObjectRef) string {
 	if ref.Namespace == "" {
-		return ref.Kind + " " + ref.Name
+		return ref.Kind + "/" + ref.Name
 	}
-	return ref.Kind + " " + ref.Namespace + "/" + ref.Name
+	return ref.Kind + "/" + ref.Namespace + "/" + ref.Name
 }

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -71,7 +72,7 @@ func anIncident(known *v1alpha1.CustodyStatus) *v1alpha1.Incident {
 		TypeMeta:   metav1.TypeMeta{APIVersion: v1alpha1.SchemeGroupVersion.String(), Kind: "Incident"},
 		ObjectMeta: metav1.ObjectMeta{Namespace: "security", Name: "leak", UID: types.UID(incidentUID)},
 		Status: v1alpha1.IncidentStatus{Custody: known, Evidence: []v1alpha1.EvidenceItem{
-			{ID: "logs-1", Type: v1alpha1.EvidenceLogs, Subject: v1alpha1.ObjectRef{Kind: "Pod", Namespace: "shop", Name: "web"}, State: v1alpha1.EvidenceCollected, Size: 5 << 20, Digest: "sha256:0123456789abcdef0123", TakenAt: metav1.NewTime(started)},
+			{ID: "logs-1", Type: v1alpha1.EvidenceLogs, Subject: v1alpha1.ObjectRef{Kind: "Pod", Namespace: "shop", Name: "web"}, State: v1alpha1.EvidenceCollected, Size: 5 << 20, Digest: "sha256:0123456789abcdef0123", Location: "incidents/0f9a/items/0123456789abcdef0123", TakenAt: metav1.NewTime(started)},
 			{ID: "snap-1", Type: v1alpha1.EvidenceVolumeSnapshot, Subject: v1alpha1.ObjectRef{Kind: "PersistentVolumeClaim", Namespace: "shop", Name: "data"}, State: v1alpha1.EvidenceGap, Message: "the driver says: \x1b]0;owned\a\u202e" + strings.Repeat("x", 200)},
 		}},
 	}
@@ -106,19 +107,27 @@ func checkPrintable(t *testing.T, texts ...string) {
 }
 
 func TestEvidenceList(t *testing.T) {
-	known := &v1alpha1.CustodyStatus{Store: "s3://evidence\x1b[31m", Entries: 145, Digest: "sha256:ab", KeyID: "cd", SignedAt: metav1.NewTime(started), Timestamped: metav1.NewTime(started.Add(time.Second))}
+	known := &v1alpha1.CustodyStatus{Store: "s3://evidence\x1b[31m", Entries: 145, Digest: "sha256:ab", KeyID: "cd", SignedAt: metav1.NewTime(started), AttestedAt: metav1.NewTime(started.Add(time.Second))}
 	flags := cluster(t, anIncident(known))
 	got := run("", append([]string{"evidence", "list", "leak"}, flags...)...)
-	want := `ITEM     TYPE             SUBJECT                           STATE       SIZE      DIGEST         TAKEN AT               MESSAGE
-logs-1   Logs             Pod shop/web                      Collected   5.0 MiB   0123456789ab   2026-09-14T07:31:29Z
-snap-1   VolumeSnapshot   PersistentVolumeClaim shop/data   Gap         -         -              -                      the driver says: �]0;owned��` + strings.Repeat("x", 51) + `…
-
+	const ledger = `
 Ledger:  145 entries; the last one has the digest sha256:ab
 Signed:  at 2026-09-14T07:31:29Z by the key cd, with a time stamp of 2026-09-14T07:31:30Z
 Store:   s3://evidence�[31m
 `
+	want := `TYPE             SUBJECT                           STATE       SIZE      TAKEN AT               DIGEST         MESSAGE
+Logs             Pod/shop/web                      Collected   5.0 MiB   2026-09-14T07:31:29Z   0123456789ab
+VolumeSnapshot   PersistentVolumeClaim/shop/data   Gap         -         -                      -              the driver says: �]0;owned��` + strings.Repeat("x", 31) + "…\n" + ledger
 	if diff := cmp.Diff(result{out: want}, got, cmp.AllowUnexported(result{})); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+	got = run("", append([]string{"evidence", "list", "leak", "-o", "wide"}, flags...)...)
+	want = `TYPE             SUBJECT                           STATE       SIZE      TAKEN AT               DIGEST         MESSAGE                                                        ITEM     LOCATION
+Logs             Pod/shop/web                      Collected   5.0 MiB   2026-09-14T07:31:29Z   0123456789ab                                                                  logs-1   incidents/0f9a/items/0123456789abcdef0123
+VolumeSnapshot   PersistentVolumeClaim/shop/data   Gap         -         -                      -              the driver says: �]0;owned��` + strings.Repeat("x", 31) + `…   snap-1   -
+` + ledger
+	if diff := cmp.Diff(result{out: want}, got, cmp.AllowUnexported(result{})); diff != "" {
+		t.Errorf("wide (-want +got):\n%s", diff)
 	}
 	asYAML, asJSON := run("", append([]string{"evidence", "list", "inc/leak", "-o", "yaml"}, flags...)...), run("", append([]string{"evidence", "list", "leak", "-o", "json"}, flags...)...)
 	checkPrintable(t, asYAML.out, asJSON.out)
@@ -167,7 +176,7 @@ func TestExportAndVerify(t *testing.T) {
 	if got.code != 0 || got.err != "" || !strings.HasPrefix(got.out, "GENUINE: ") {
 		t.Errorf("%+v", got)
 	}
-	for _, want := range []string{"Incident:  security/leak, UID " + incidentUID, "Ledger:    2 entries", "Signed:    up to entry 2 of 2", "entry 2 at 2026-09-14T07:31:29Z by the key " + known.KeyID, "Items:     1, 9 B; 0 encrypted"} {
+	for _, want := range []string{"Incident:  security/leak, UID " + incidentUID, "Ledger:    2 entries", "Signed:    up to entry 2 of 2", "Heads:     1, of entry 2 at 2026-09-14T07:31:29Z", "  Signed by the key " + known.KeyID + ": entries 1 to 2\n", "Items:     1, 9 B; 0 encrypted"} {
 		if !strings.Contains(got.out, want) {
 			t.Errorf("the report lacks %q:\n%s", want, got.out)
 		}
@@ -202,6 +211,78 @@ func checkOnly(t *testing.T, dir string, want ...string) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("files (-want +got):\n%s", diff)
+	}
+}
+
+// There are as many heads as additions to the ledger: what is told of them is what differs between them.
+func TestHeadsInAReport(t *testing.T) {
+	at := func(seq int64) time.Time { return started.Add(time.Duration(seq) * time.Second) }
+	head := func(seq int64, key string) custody.HeadReport {
+		return custody.HeadReport{Seq: seq, At: at(seq), KeyID: key}
+	}
+	stamped := func(h custody.HeadReport, stamp custody.TimestampReport) custody.HeadReport {
+		stamp.Time = h.At
+		h.Timestamp = &stamp
+		return h
+	}
+	ordinary := func() (heads []custody.HeadReport) {
+		for seq := int64(2); seq <= 500; seq += 2 {
+			heads = append(heads, head(seq, "aa"))
+		}
+		return heads
+	}
+	changed := ordinary()
+	for i := range changed[100:] {
+		changed[100+i].KeyID = "bb"
+	}
+	back := []custody.HeadReport{head(1, "aa"), head(5, "bb"), head(6, "aa")}
+	stamps := ordinary()
+	stamps[0] = stamped(stamps[0], custody.TimestampReport{Authority: "tsa\x1b[2J", Issuer: "ca", Trusted: true})
+	stamps[9] = stamped(stamps[9], custody.TimestampReport{})
+
+	const many = "Heads:     250, the first of entry 2 at 2026-09-14T07:31:31Z, the last of entry 500 at 2026-09-14T07:39:49Z\n"
+	for name, tc := range map[string]struct {
+		heads []custody.HeadReport
+		want  string
+	}{
+		"none":            {nil, ""},
+		"one":             {[]custody.HeadReport{head(1, "aa")}, "Heads:     1, of entry 1 at 2026-09-14T07:31:30Z\n  Signed by the key aa: entry 1\n"},
+		"many":            {ordinary(), many + "  Signed by the key aa: entries 1 to 500\n"},
+		"a change of key": {changed, many + "  Signed by the key aa: entries 1 to 200\n  then by the key bb: entries 201 to 500\n"},
+		"a key that comes back": {back, "Heads:     3, the first of entry 1 at 2026-09-14T07:31:30Z, the last of entry 6 at 2026-09-14T07:31:35Z\n" +
+			"  Signed by the key aa: entry 1\n  then by the key bb: entries 2 to 5\n  then by the key aa: entry 6\n"},
+		"time stamps": {stamps, many + "  Signed by the key aa: entries 1 to 500\n" +
+			"  Time stamp of 2026-09-14T07:31:31Z on the head of entry 2, by tsa�[2J, certified by ca: the given roots vouch for it\n" +
+			"  Time stamp of 2026-09-14T07:31:49Z on the head of entry 20, by an authority whose certificate is not in it: whether it can be trusted was not established\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var out bytes.Buffer
+			p := &printer{w: &out}
+			writeHeads(p, tc.heads)
+			if diff := cmp.Diff(tc.want, out.String()); diff != "" || p.err != nil {
+				t.Errorf("%v (-want +got):\n%s", p.err, diff)
+			}
+		})
+	}
+}
+
+// An archive that was made to have no end of keys does not scroll away the first and the last of them.
+func TestVeryManyKeysAreBounded(t *testing.T) {
+	var heads []custody.HeadReport
+	for seq := int64(1); seq <= 1000; seq++ {
+		heads = append(heads, custody.HeadReport{Seq: seq, At: started, KeyID: strconv.FormatInt(seq, 10)})
+	}
+	var out bytes.Buffer
+	p := &printer{w: &out}
+	writeHeads(p, heads)
+	lines := strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")
+	if len(lines) != 102 {
+		t.Fatalf("%d lines:\n%s", len(lines), out.String())
+	}
+	got := []string{lines[1], lines[50], lines[51], lines[52], lines[101]}
+	want := []string{"  Signed by the key 1: entry 1", "  then by the key 50: entry 50", "  … 900 keys are left out here …", "  then by the key 951: entry 951", "  then by the key 1000: entry 1000"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 
@@ -300,7 +381,7 @@ func TestEvidenceErrors(t *testing.T) {
 	}{
 		"list nothing":            {[]string{"list"}, "say which incident is meant"},
 		"list a pod":              {[]string{"list", "pod/web"}, "is not the name of an Incident"},
-		"list an output":          {[]string{"list", "leak", "-o", "wide"}, "use table, yaml or json"},
+		"list an output":          {[]string{"list", "leak", "-o", "xml"}, "use table, wide, yaml or json"},
 		"list what is not there":  {[]string{"list", "other"}, "reading Incident security/other"},
 		"export nothing":          {[]string{"export", "-o", file}, "say which incident is meant"},
 		"export nowhere":          {[]string{"export", "leak"}, "say which file to write"},
@@ -388,7 +469,7 @@ func TestSizes(t *testing.T) {
 }
 
 func TestHelpOfEvidence(t *testing.T) {
-	for name, want := range map[string]string{"list": "The exit code is 0", "export": "0  the archive is complete", "verify": "0  the archive is genuine"} {
+	for name, want := range map[string]string{"list": "-o wide adds the name of each item", "export": "0  the archive is complete", "verify": "change of keys on a line of its own"} {
 		if got := run("", "evidence", name, "--help"); got.code != 0 || !strings.Contains(got.out, want) {
 			t.Errorf("%+v", got)
 		}

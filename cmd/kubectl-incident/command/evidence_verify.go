@@ -30,6 +30,9 @@ func newEvidenceVerify(evidence *evidenceOptions) *cobra.Command {
 		Long: `Checks an archive: that every byte is accounted for, that no entry of the ledger was changed, removed, inserted or moved, that the heads are signed and cover it, and that every item is
 there as it was stored. It needs no cluster, no store and no network. If the archive is not genuine, it names the first bad entry or item and where it is.
 
+Of the signed heads, of which there is one for each addition to the ledger, it tells how many there are, the first and the last, which key signed which entries, every
+change of keys on a line of its own, and each time stamp.
+
 The archive cannot say whose key has signed it, or whether its end was cut off together with the last heads. Give what you know from elsewhere, such as
 status.custody of the Incident, with --key-id and --head.
 
@@ -154,21 +157,78 @@ func writeReport(w io.Writer, name string, r *custody.Report) error {
 	return p.err
 }
 
+// writeHeads says what the heads cover. There is one for each addition to the ledger, so that only what differs between them is told: the first and the last, whose keys they are, and the time stamps.
 func writeHeads(p *printer, heads []custody.HeadReport) {
-	const most = 100
+	if len(heads) == 0 {
+		return
+	}
+	first, last := &heads[0], &heads[len(heads)-1]
+	if len(heads) == 1 {
+		p.linef("Heads:     1, of entry %d at %s", first.Seq, timeOf(first.At))
+	} else {
+		p.linef("Heads:     %d, the first of entry %d at %s, the last of entry %d at %s", len(heads), first.Seq, timeOf(first.At), last.Seq, timeOf(last.At))
+	}
+	writeBounded(p, "keys", keyLines(heads))
+	writeBounded(p, "time stamps", stampLines(heads))
+}
+
+// keyLines say which key signed which entries, in the order of the entries. A key that follows another one is a line of its own, also one that comes back: who reads this has to see every change. A head signs
+// all entries up to its own that no head before it has signed.
+func keyLines(heads []custody.HeadReport) []string {
+	var lines []string
+	from := int64(1)
 	for i := range heads {
-		if i == most {
-			p.linef("           and %d more heads", len(heads)-most)
-			return
-		}
 		h := &heads[i]
-		p.linef("  entry %d at %s by the key %s", h.Seq, timeOf(h.At), h.KeyID)
-		if t := h.Timestamp; t != nil {
-			trust := "whether it can be trusted was not established"
-			if t.Trusted {
-				trust = "the given roots vouch for it"
-			}
-			p.linef("    time stamp of %s by %s, certified by %s: %s", timeOf(t.Time), t.Authority, t.Issuer, trust)
+		if i+1 < len(heads) && heads[i+1].KeyID == h.KeyID {
+			continue
+		}
+		what := "Signed by"
+		if from > 1 {
+			what = "then by"
+		}
+		lines = append(lines, fmt.Sprintf("%s the key %s: %s", what, h.KeyID, entriesText(from, h.Seq)))
+		from = h.Seq + 1
+	}
+	return lines
+}
+
+func entriesText(from, to int64) string {
+	if from == to {
+		return fmt.Sprintf("entry %d", to)
+	}
+	return fmt.Sprintf("entries %d to %d", from, to)
+}
+
+func stampLines(heads []custody.HeadReport) []string {
+	var lines []string
+	for i := range heads {
+		t := heads[i].Timestamp
+		if t == nil {
+			continue
+		}
+		by := "an authority whose certificate is not in it"
+		if t.Authority != "" || t.Issuer != "" {
+			by = fmt.Sprintf("%s, certified by %s", t.Authority, t.Issuer)
+		}
+		trust := "whether it can be trusted was not established"
+		if t.Trusted {
+			trust = "the given roots vouch for it"
+		}
+		lines = append(lines, fmt.Sprintf("Time stamp of %s on the head of entry %d, by %s: %s", timeOf(t.Time), heads[i].Seq, by, trust))
+	}
+	return lines
+}
+
+// writeBounded writes lines below another one. Of very many, which somebody may have made on purpose, it leaves out those in the middle: the first and the last ones say most.
+func writeBounded(p *printer, what string, lines []string) {
+	const most = 100
+	for i, line := range lines {
+		left := len(lines) - most
+		switch {
+		case left <= 0 || i < most/2 || i >= most/2+left:
+			p.linef("  %s", line)
+		case i == most/2:
+			p.linef("  … %d %s are left out here …", left, what)
 		}
 	}
 }
