@@ -10,6 +10,7 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/rand"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
@@ -40,7 +41,9 @@ var _ = BeforeSuite(func(ctx context.Context) {
 	DeferCleanup(func() error { return server.Stop() })
 	// A cluster whose network plugin brings policies of its own, of which there are none yet.
 	Expect(server.Serve(ctx, cluster.CiliumNetworkPolicy, cluster.ClusterNetworkPolicy)).To(Succeed())
-	running, err := operator.Start(ctx, recorder.Attach(server.OperatorConfig()), operator.Options{Wrap: looks.Wrap})
+	running, err := operator.Start(ctx, recorder.Attach(server.OperatorConfig()), operator.Options{
+		Wrap: looks.Wrap, KubeletCAs: kubeletCAs(), KubeletAddressTypes: []corev1.NodeAddressType{corev1.NodeExternalIP},
+	})
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(running.Stop)
 }, NodeTimeout(5*time.Minute))

@@ -4,10 +4,12 @@ package operator
 import (
 	"cmp"
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"sync"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -28,6 +30,9 @@ type Options struct {
 	Wrap func(client.Client) client.Client
 	// EvidenceStore is the URL of the evidence store. Default a store in memory that all operators of the process share.
 	EvidenceStore string
+	// KubeletCAs and KubeletAddressTypes say how kubelets are reached for checkpoints.
+	KubeletCAs          *x509.CertPool
+	KubeletAddressTypes []corev1.NodeAddressType
 	// OpenStore replaces the opening of stores, for tests that make them fail.
 	OpenStore func(ctx context.Context, url string, opts store.Options) (*store.Store, error)
 }
@@ -64,6 +69,7 @@ func Start(ctx context.Context, cfg *rest.Config, opts Options) (*Operator, erro
 	}
 	setup := controllers.Options{
 		Controller: controller.Options{MaxConcurrentReconciles: 2}, EvidenceStore: cmp.Or(opts.EvidenceStore, MemoryStore), OpenStore: opts.OpenStore,
+		KubeletCAs: opts.KubeletCAs, KubeletAddressTypes: opts.KubeletAddressTypes,
 	}
 	if opts.Wrap != nil {
 		setup.Client = opts.Wrap(mgr.GetClient())
