@@ -64,6 +64,8 @@ type book struct {
 	problem string
 	damaged bool
 	unlocks string
+	// audits are looks at what is in the store, by the goal before which they were taken.
+	audits map[v1alpha1.Goal]*audit
 	// warning says what else went wrong, such as a time-stamp authority that did not answer.
 	warning string
 }
@@ -82,6 +84,9 @@ func (b *Books) of(name types.NamespacedName, uid types.UID) *book {
 func (b *Books) forget(name types.NamespacedName) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if uid, known := b.names[name]; known {
+		b.Background.ForgetAll(string(uid) + "/")
+	}
 	delete(b.books, b.names[name])
 	delete(b.names, name)
 }

@@ -1,6 +1,7 @@
 package incident
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -178,7 +179,8 @@ func (s *scope) collect(ctx context.Context) error {
 	if s.dryRun() {
 		s.next.Evidence = nil
 	}
-	s.evidenceWait = s.evidenceHold()
+	// First what is lost, then what has to be waived.
+	s.evidenceWait = cmp.Or(s.auditItems(), s.evidenceHold())
 	return errors.Join(failures...)
 }
 

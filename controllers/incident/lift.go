@@ -28,8 +28,8 @@ func (s *scope) close(ctx context.Context) error {
 	if !s.closing() || s.dryRun() {
 		return nil
 	}
-	if s.books.withheld != "" && s.books.trouble() == "" {
-		s.closePaused = true // what is merely being written is waited for without a word: the writing wakes us
+	if s.auditing || s.books.withheld != "" && s.books.trouble() == "" {
+		s.closePaused = true // what is merely being written, or read, is waited for without a word: its end wakes us
 		return nil
 	}
 	waiting, err := s.closeSteps(ctx)

@@ -39,8 +39,8 @@ func (s *scope) recover(ctx context.Context) error {
 		s.planReason, s.planProblem = v1alpha1.ReasonStepsRunning, why
 		return nil
 	}
-	if !s.dryRun() && (s.books.withheld != "" || s.evidenceWait != "") {
-		// What is merely being written is waited for without a word: the writing wakes us.
+	if !s.dryRun() && (s.books.withheld != "" || s.auditing || s.evidenceWait != "") {
+		// What is merely being written, or read, is waited for without a word: the writing wakes us.
 		if why := cmp.Or(s.books.trouble(), s.evidenceWait); why != "" {
 			s.planReason, s.planProblem = v1alpha1.ReasonWaitingForEvidence, why
 		}

@@ -43,7 +43,7 @@ func (s *scope) removeEvidence(ctx context.Context) error {
 		s.removalWait = s.books.trouble()
 		return nil
 	}
-	if !s.emptyStore(kept) {
+	if !s.emptyStore() {
 		return nil
 	}
 	if removed, err := s.removeSnapshots(ctx, kept); err != nil || !removed {
@@ -109,18 +109,16 @@ func removalApprovals(r v1alpha1.EvidenceRetention) int32 {
 	return 2
 }
 
-// emptyStore removes the items from the store, in the background, and reports whether they are gone.
-func (s *scope) emptyStore(kept []*v1alpha1.EvidenceItem) bool {
+// emptyStore removes what was collected from the store, in the background, and reports whether it is gone: the items, and what attempts that failed have left of them.
+func (s *scope) emptyStore() bool {
 	task := string(s.incident.UID) + "/removal"
-	keys := make([]string, 0, len(kept))
-	for _, item := range kept {
-		if evidence.InStore(item) {
-			keys = append(keys, item.Location)
-		}
-	}
-	stores, orders := s.Books.Stores, s.orders().Store
+	stores, orders, items := s.Books.Stores, s.orders().Store, "incidents/"+string(s.incident.UID)+"/items/"
 	result, ended := s.Background.Do(task, s.owner(), removalLimit, func(ctx context.Context) evidence.Result {
 		st, err := stores.For(ctx, orders)
+		if err != nil {
+			return evidence.Result{Err: err}
+		}
+		keys, err := st.Keys(ctx, items)
 		for i := 0; err == nil && i < len(keys); i++ {
 			err = st.Delete(ctx, keys[i])
 		}

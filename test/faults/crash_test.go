@@ -162,9 +162,6 @@ func supervise(ctx context.Context, namespace string, faulty *Client) error {
 	return second.Stop()
 }
 
-// storeOf is the store of one run.
-func storeOf(namespace string) string { return "mem://" + namespace }
-
 // removable lets evidence be removed with one approval.
 func removable(p *v1alpha1.ContainmentPolicy) { p.Spec.Evidence.Retention.RequiredApprovals = 1 }
 

@@ -167,6 +167,9 @@ func describeRecords(ctx context.Context, shop *scenario.Shop, inc *v1alpha1.Inc
 	return nil
 }
 
+// storeOf is the store of one run.
+func storeOf(namespace string) string { return "mem://" + namespace }
+
 // describeStore reads the ledger, which has to verify, and looks whether every item of status is in the store as the ledger says. What is still on its way into the ledger is waited for.
 func describeStore(ctx context.Context, shop *scenario.Shop, inc *v1alpha1.Incident, add func(string, ...any)) error {
 	st, err := store.Open(ctx, storeOf(shop.Namespace), store.Options{})

@@ -104,6 +104,25 @@ var _ = Describe("Evidence gaps that have to be waived", func() {
 	})
 })
 
+var _ = Describe("Evidence that somebody has removed from the store", func() {
+	It("is found to be lost before anything destructive happens, and the ledger tells", func(ctx SpecContext) {
+		shop := openShop(ctx, func(p *v1alpha1.ContainmentPolicy) { p.Spec.Evidence.Gaps = v1alpha1.GapRequireWaiver })
+		declare(ctx, shop, "miner", builder.Targets(builder.Target(v1alpha1.TargetStatefulSet, "", scenario.DB)))
+		inc := await(ctx, shop, "miner", "contained with evidence", scenario.Is(v1alpha1.ConditionReady))
+		logs := evidenceOf(inc, v1alpha1.EvidenceLogs)
+		Expect(logs).NotTo(BeEmpty())
+		Expect(evidenceStore(ctx).Delete(ctx, logs[0].Location)).To(Succeed())
+
+		Expect(shop.SetGoal(ctx, "miner", v1alpha1.GoalClose)).To(Succeed())
+		inc = await(ctx, shop, "miner", "without the logs", scenario.HasReason(v1alpha1.ConditionEvidenceCollected, v1alpha1.ReasonGaps))
+		Expect(evidenceOf(inc, v1alpha1.EvidenceLogs)).To(ContainElement(And(
+			HaveField("State", v1alpha1.EvidenceGap), HaveField("Message", ContainSubstring("it is not in the store any more")))))
+		Expect(inc.Status.GapDigest).NotTo(BeEmpty())
+		settle(ctx, inc)
+		Expect(ledgerOf(ctx, inc.UID)).To(ContainElement(And(HaveField("Action", "CollectEvidence"), HaveField("Detail", ContainSubstring("lost: ")))))
+	})
+})
+
 var _ = Describe("The evidence of a closed Incident", func() {
 	It("is removed after an approved release, which the ledger tells; the ledger stays", func(ctx SpecContext) {
 		shop := openShop(ctx, func(p *v1alpha1.ContainmentPolicy) { p.Spec.Evidence.Retention.RequiredApprovals = 1 })

@@ -18,13 +18,8 @@ import (
 	"cofferdam.dev/cofferdam/controllers/explain"
 )
 
-// Exit codes of evidence. Every error has the code explain.ExitUnknown.
-const (
-	// exitGood says that an archive is genuine, or that what was exported is complete.
-	exitGood = 0
-	// exitNotGood says that it is not.
-	exitNotGood = 1
-)
+// exitNotGood is the exit code that says that an archive is not genuine, or that what was exported is not complete. Every error has the code explain.ExitUnknown.
+const exitNotGood = 1
 
 // evidenceOptions are what the commands below evidence have in common.
 type evidenceOptions struct {

@@ -135,8 +135,11 @@ func (o *exportOptions) source(ctx context.Context, args []string) (*source, err
 // checkLocalStore says what is wrong with a directory that is not here. The store would make an empty one.
 func checkLocalStore(raw string) error {
 	u, err := url.Parse(raw)
-	if err != nil || u.Scheme != "file" {
-		return nil // the store says what is wrong with it
+	if err != nil {
+		return nil //nolint:nilerr // opening the store says what is wrong with it
+	}
+	if u.Scheme != "file" {
+		return nil
 	}
 	if info, err := os.Stat(filepath.FromSlash(u.Path)); err != nil || !info.IsDir() {
 		return fmt.Errorf("the evidence store %s is a directory that is not on this machine, such as the operator's own volume; mount or copy it, and give it with --store file:///DIRECTORY", raw)

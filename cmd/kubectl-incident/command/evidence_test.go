@@ -182,7 +182,14 @@ func TestExportAndVerify(t *testing.T) {
 		}
 	}
 	checkPrintable(t, got.out)
+}
 
+func TestVerifyStandardInput(t *testing.T) {
+	_, known := evidenceStore(t)
+	file := filepath.Join(t.TempDir(), "leak.tar")
+	if got := run("", append([]string{"evidence", "export", "leak", "-o", file}, cluster(t, anIncident(known))...)...); got.code != 0 {
+		t.Fatalf("%+v", got)
+	}
 	archive, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
@@ -192,7 +199,7 @@ func TestExportAndVerify(t *testing.T) {
 	}
 	at := bytes.Index(archive, []byte("one line"))
 	archive[at] ^= 1
-	got = run(string(archive), "evidence", "verify", "-")
+	got := run(string(archive), "evidence", "verify", "-")
 	if got.code != 1 || got.err != "" || !strings.HasPrefix(got.out, "NOT GENUINE: standard input\nFirst: items/") || !strings.Contains(got.out, "entry 1, byte ") {
 		t.Errorf("%+v", got)
 	}

@@ -1,0 +1,116 @@
+package incident
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"cofferdam.dev/cofferdam/api/v1alpha1"
+	"cofferdam.dev/cofferdam/controllers/evidence"
+	"cofferdam.dev/cofferdam/controllers/store"
+)
+
+// auditLimit is how long it may take to read again everything that an Incident has in the store.
+const auditLimit = 30 * time.Minute
+
+// audit is a look at everything that is in the store, before anything is done that would make it impossible to collect it once more.
+type audit struct {
+	mu   sync.Mutex
+	lost map[string]string
+}
+
+// auditItems reads again, once for each goal that brings destructive measures, every item that is in the store. What is not there any more, or is not what was stored, is recorded as lost. It says why
+// that could not be done; while it is being done, auditing is set.
+func (s *scope) auditItems() (waiting string) {
+	goal := s.incident.Spec.Goal
+	if s.dryRun() || goal == v1alpha1.GoalContain || !s.books.begun {
+		return ""
+	}
+	k := s.Books.of(s.owner(), s.incident.UID)
+	a := k.auditOf(goal)
+	task := string(s.incident.UID) + "/audit/" + string(goal)
+	items, stores, orders := storedItems(s.incident.Status.Evidence), s.Books.Stores, s.orders().Store
+	result, ended := s.Background.Do(task, s.owner(), auditLimit, func(ctx context.Context) evidence.Result {
+		st, err := stores.For(ctx, orders)
+		if err != nil {
+			return evidence.Result{Err: err}
+		}
+		return evidence.Result{Err: a.look(ctx, st, items)}
+	})
+	switch {
+	case !ended:
+		s.auditing = true // the end of the task wakes us
+		return ""
+	case result.Err != nil:
+		s.Background.Forget(task)
+		s.lookAgainAfter(bookRetry)
+		return "waits until what is in the evidence store can be looked at again: " + result.Err.Error()
+	}
+	s.noteLost(a)
+	return ""
+}
+
+// verifier is what an audit needs of a store.
+type verifier interface {
+	Verify(ctx context.Context, object store.Object) error
+}
+
+// look verifies the items. The error is of the store; that an item is lost is a finding.
+func (a *audit) look(ctx context.Context, st verifier, items []v1alpha1.EvidenceItem) error {
+	lost := map[string]string{}
+	for i := range items {
+		stored := storedAs(&items[i])
+		err := st.Verify(ctx, store.Object{Key: stored.Key, Digest: stored.Digest, Size: stored.Size})
+		switch {
+		case err == nil:
+		case errors.Is(err, store.ErrNotFound):
+			lost[items[i].ID] = "it is not in the store any more"
+		case errors.Is(err, store.ErrCorrupt):
+			lost[items[i].ID] = "what is in the store is not what was stored"
+		default:
+			return err
+		}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.lost = lost
+	return nil
+}
+
+// noteLost records which items are lost.
+func (s *scope) noteLost(a *audit) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for i := range s.next.Evidence {
+		item := &s.next.Evidence[i]
+		if why, lost := a.lost[item.ID]; lost && item.State == v1alpha1.EvidenceCollected {
+			item.State = v1alpha1.EvidenceGap
+			item.Message = fmt.Sprintf("lost: %s (%s); found on %s", why, item.Location, s.now.UTC().Format(time.RFC3339))
+		}
+	}
+}
+
+// storedItems are the items that should be in the store.
+func storedItems(items []v1alpha1.EvidenceItem) []v1alpha1.EvidenceItem {
+	var out []v1alpha1.EvidenceItem
+	for i := range items {
+		if items[i].State == v1alpha1.EvidenceCollected && evidence.InStore(&items[i]) {
+			out = append(out, items[i])
+		}
+	}
+	return out
+}
+
+func (k *book) auditOf(goal v1alpha1.Goal) *audit {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.audits == nil {
+		k.audits = map[v1alpha1.Goal]*audit{}
+	}
+	if k.audits[goal] == nil {
+		k.audits[goal] = &audit{}
+	}
+	return k.audits[goal]
+}

@@ -1,0 +1,59 @@
+package incident
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"cofferdam.dev/cofferdam/api/v1alpha1"
+	"cofferdam.dev/cofferdam/controllers/store"
+)
+
+// storeVerdicts answers by key.
+type storeVerdicts map[string]error
+
+func (v storeVerdicts) Verify(_ context.Context, o store.Object) error { return v[o.Key] }
+
+func TestAudit(t *testing.T) {
+	items := []v1alpha1.EvidenceItem{
+		{ID: "here", State: v1alpha1.EvidenceCollected, Digest: "sha256:1", Location: "incidents/i/items/1"},
+		{ID: "gone", State: v1alpha1.EvidenceCollected, Digest: "sha256:2", Location: "incidents/i/items/2"},
+		{ID: "other", State: v1alpha1.EvidenceCollected, Digest: "sha256:3", Location: "incidents/i/items/3"},
+		{ID: "pending", State: v1alpha1.EvidencePending, Digest: "sha256:4", Location: "ConfigMap a/b"},
+		{ID: "snapshot", State: v1alpha1.EvidenceCollected, Location: "VolumeSnapshotContent c"},
+	}
+	answers := storeVerdicts{"incidents/i/items/2": store.ErrNotFound, "incidents/i/items/3": store.ErrCorrupt}
+	a := &audit{}
+	if err := a.look(context.Background(), answers, storedItems(items)); err != nil {
+		t.Fatal(err)
+	}
+	s := &scope{next: &v1alpha1.IncidentStatus{Evidence: items}, now: metav1.NewTime(time.Unix(0, 0))}
+	s.noteLost(a)
+	states := map[string]v1alpha1.EvidenceState{}
+	for _, e := range s.next.Evidence {
+		states[e.ID] = e.State
+		if e.State == v1alpha1.EvidenceGap && !strings.HasPrefix(e.Message, "lost: ") {
+			t.Errorf("%s says %q, want it to say that it is lost", e.ID, e.Message)
+		}
+	}
+	want := map[string]v1alpha1.EvidenceState{
+		"here": v1alpha1.EvidenceCollected, "gone": v1alpha1.EvidenceGap, "other": v1alpha1.EvidenceGap, "pending": v1alpha1.EvidencePending, "snapshot": v1alpha1.EvidenceCollected,
+	}
+	if diff := cmp.Diff(want, states); diff != "" {
+		t.Errorf("states (-want +got):\n%s", diff)
+	}
+}
+
+// A store that cannot be read has lost nothing as far as anybody knows.
+func TestAuditOfAStoreThatIsAway(t *testing.T) {
+	a := &audit{}
+	items := []v1alpha1.EvidenceItem{{ID: "x", State: v1alpha1.EvidenceCollected, Digest: "sha256:1", Location: "incidents/i/items/1"}}
+	if err := a.look(context.Background(), storeVerdicts{"incidents/i/items/1": errors.New("no route")}, items); err == nil || len(a.lost) > 0 {
+		t.Errorf("look() = %v, lost %v, want an error and nothing lost", err, a.lost)
+	}
+}
