@@ -86,10 +86,10 @@ test: controlplane ## Run all tests; TESTFLAGS and PACKAGES narrow them.
 	total=$$(( $${#packages[@]} + 1 )); \
 	for package in "$${packages[@]}"; do \
 	  number=$$((number + 1)); echo "[$$number/$$total] $$package"; \
-	  go test -count=1 -timeout=30m "$$package" $(TESTFLAGS) || failed+=("$$package"); \
+	  go test -count=1 -timeout=50m "$$package" $(TESTFLAGS) || failed+=("$$package"); \
 	done; \
 	echo "[$$total/$$total] hack"; \
-	(cd hack && go test -count=1 -timeout=30m ./... $(TESTFLAGS)) || failed+=("hack"); \
+	(cd hack && go test -count=1 -timeout=50m ./... $(TESTFLAGS)) || failed+=("hack"); \
 	elapsed=$$((SECONDS - started)); \
 	if (( $${#failed[@]} )); then echo "FAILED: $${failed[*]} ($${#failed[@]} of $$total packages) after $${elapsed}s"; exit 1; fi; \
 	echo "PASSED: all $$total packages in $${elapsed}s"
