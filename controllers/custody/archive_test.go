@@ -504,7 +504,7 @@ func TestRemovedAndMissingItems(t *testing.T) {
 		add(t, l, f)
 		delete(m.objects, s.Key)
 		_, _, err := result(t, m)
-		damageOf(t, err)
+		wantDamage(t, err)
 	})
 	for name, damage := range map[string]func(m *memory, s *Stored){
 		"missing":   func(m *memory, s *Stored) { delete(m.objects, s.Key) },
@@ -559,7 +559,7 @@ func TestExportOfNothing(t *testing.T) {
 	m := two(t)
 	m.objects[segmentKey(1, 0)][5] = 'x'
 	_, err := Export(t.Context(), m, incident, io.Discard, ExportOptions{})
-	damageOf(t, err)
+	wantDamage(t, err)
 }
 
 // What changes between the two times that an item is read ends the export.

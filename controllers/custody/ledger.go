@@ -75,7 +75,7 @@ func (l *Ledger) Digest() string {
 func (l *Ledger) Entries() iter.Seq[Entry] {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return slices.Values(l.entries[:len(l.entries):len(l.entries)])
+	return slices.Values(slices.Clip(l.entries))
 }
 
 // Heads are the signed heads there were when it was called, in order.

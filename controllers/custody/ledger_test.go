@@ -539,7 +539,7 @@ func TestAStoreThatGivesBackSomethingWrong(t *testing.T) {
 			m.after = nil
 			again, err := Open(t.Context(), bad, uid)
 			if flips > 3 {
-				damageOf(t, err)
+				wantDamage(t, err)
 				bad.flips = 0
 				again = open(t, bad)
 			} else if err != nil {
@@ -630,7 +630,8 @@ func TestNothingIsAppendedToADamagedLedger(t *testing.T) {
 	m.objects[segmentKey(7, 0)] = append(bytes.Clone(forged), '\n')
 	for range 2 {
 		added, err := l.Append(t.Context(), []Fact{fact("c")}, start)
-		if damageOf(t, err); added != 0 {
+		wantDamage(t, err)
+		if added != 0 {
 			t.Errorf("%d were added", added)
 		}
 	}

@@ -162,6 +162,12 @@ func ids(l *Ledger) []string {
 }
 
 // damageOf is the damage in an error; the test fails if there is none.
+// wantDamage is damageOf where it does not matter which damage it is.
+func wantDamage(t testing.TB, err error) {
+	t.Helper()
+	_ = damageOf(t, err)
+}
+
 func damageOf(t testing.TB, err error) *DamageError {
 	t.Helper()
 	damage, ok := errors.AsType[*DamageError](err)

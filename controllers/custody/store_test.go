@@ -124,27 +124,39 @@ func TestEveryOperationOfTheStoreMayFail(t *testing.T) {
 				s, bad := openStore(t, fmt.Sprintf("mem://x%x", sha256.Sum256([]byte(t.Name()+fmt.Sprint(nth)))))
 				fault.Nth = nth
 				bad.Plan(fault)
-				for failures := 0; !pass(t, s, key); failures++ {
-					if failures == 3 {
-						bad.Plan() // what lasts has to be repaired by somebody
-					}
-					if failures == 6 {
-						t.Fatalf("operation %d: the ledger does not come right again", nth)
-					}
-				}
-				bad.Plan()
+				comesRight(t, s, bad, key, nth)
 				if diff := cmp.Diff(want, recorded(t, s)); diff != "" {
 					t.Fatalf("operation %d (-want +got):\n%s", nth, diff)
 				}
-				var archive bytes.Buffer
-				if _, err := custody.Export(t.Context(), s, custody.Incident{UID: uid}, &archive, custody.ExportOptions{Now: start}); err != nil {
-					t.Fatalf("operation %d: %v", nth, err)
-				}
-				if _, err := custody.VerifyArchive(&archive, custody.VerifyOptions{KeyIDs: []string{custody.KeyID(key.PublicKey())}}); err != nil {
-					t.Fatalf("operation %d: %v", nth, err)
-				}
+				exportsGenuine(t, s, key, nth)
 			}
 		})
+	}
+}
+
+// comesRight makes passes until one goes well, and then ends the faults.
+func comesRight(t *testing.T, s custody.Objects, bad *faulty.Backend, key custody.Signer, nth int) {
+	t.Helper()
+	for failures := 0; !pass(t, s, key); failures++ {
+		if failures == 3 {
+			bad.Plan() // what lasts has to be repaired by somebody
+		}
+		if failures == 6 {
+			t.Fatalf("operation %d: the ledger does not come right again", nth)
+		}
+	}
+	bad.Plan()
+}
+
+// exportsGenuine fails unless what is exported verifies by the key.
+func exportsGenuine(t *testing.T, s custody.Objects, key custody.Signer, nth int) {
+	t.Helper()
+	var archive bytes.Buffer
+	if _, err := custody.Export(t.Context(), s, custody.Incident{UID: uid}, &archive, custody.ExportOptions{Now: start}); err != nil {
+		t.Fatalf("operation %d: %v", nth, err)
+	}
+	if _, err := custody.VerifyArchive(&archive, custody.VerifyOptions{KeyIDs: []string{custody.KeyID(key.PublicKey())}}); err != nil {
+		t.Fatalf("operation %d: %v", nth, err)
 	}
 }
 

@@ -19,7 +19,7 @@ func TestAttempts(t *testing.T) {
 		fn      func() Result
 		message string
 	}{
-		"an error":              {func() Result { return Result{Err: errors.New("away\n")} }, "not done before the deadline: away�"},
+		"an error":              {func() Result { return Result{Err: errors.New("away\nfrom here")} }, "not done before the deadline: away�from here"},
 		"a panic":               {func() Result { panic("odd") }, "not done before the deadline: panicked: odd"},
 		"an error of the store": {func() Result { return Result{Err: &storeError{err: errors.New("full")}} }, "could not be stored: full"},
 	} {

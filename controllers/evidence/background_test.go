@@ -251,7 +251,7 @@ func TestBackgroundDoesNothingUnlessItRuns(t *testing.T) {
 func TestBackgroundIsBegunAnew(t *testing.T) {
 	runs := 0
 	for range 2 {
-		inBackground(t, 1, func(t *testing.T, b *Background, _ <-chan types.NamespacedName, stop func()) {
+		inBackground(t, 1, func(_ *testing.T, b *Background, _ <-chan types.NamespacedName, stop func()) {
 			fn := func(ctx context.Context) Result { runs++; <-ctx.Done(); return Result{} }
 			b.Do("a", owner, time.Hour, fn)
 			synctest.Wait()

@@ -368,11 +368,8 @@ func (k *kubeletClient) checkpoint(ctx context.Context, pod v1alpha1.ObjectRef, 
 	}
 	switch response.StatusCode {
 	case http.StatusOK:
-		paths, err := archives(body)
-		if err != nil {
-			return nil, err.Error(), nil
-		}
-		return paths, "", nil
+		paths, refusal := archives(body)
+		return paths, refusal, nil
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		return nil, "", fmt.Errorf("the kubelet answers %s: %s", response.Status, quote(string(body)))
 	default:
@@ -394,22 +391,21 @@ func refused(status int, body string) string {
 	return "the kubelet refuses" + said
 }
 
-// archives reads the paths in the kubelet's answer.
-func archives(body []byte) ([]string, error) {
+// archives reads the paths in the kubelet's answer, or says why that is none: it has done what it was asked to, so that asking again would not help.
+func archives(body []byte) (paths []string, refusal string) {
 	var answer struct {
 		Items []string `json:"items"`
 	}
 	if err := json.Unmarshal(body, &answer); err != nil {
-		return nil, errors.New("the kubelet says that it did, but its answer cannot be read: " + quote(string(body)))
+		return nil, "the kubelet says that it did, but its answer cannot be read: " + quote(string(body))
 	}
-	var out []string
 	for _, path := range answer.Items {
 		if path != "" {
-			out = append(out, shorten(explain.Clean(path), maxLocation))
+			paths = append(paths, shorten(explain.Clean(path), maxLocation))
 		}
 	}
-	if len(out) == 0 {
-		return nil, errors.New("the kubelet says that it did, but not where it is")
+	if len(paths) == 0 {
+		return nil, "the kubelet says that it did, but not where it is"
 	}
-	return out, nil
+	return paths, ""
 }

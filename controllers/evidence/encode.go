@@ -56,7 +56,7 @@ func escapeUnprintable(raw []byte) []byte {
 	for len(raw) > 0 {
 		r, size := utf8.DecodeRune(raw)
 		switch {
-		case unicode.IsPrint(r) && !(r == utf8.RuneError && size == 1):
+		case unicode.IsPrint(r) && (r != utf8.RuneError || size != 1):
 			out = append(out, raw[:size]...)
 		case r > 0xFFFF:
 			high, low := utf16.EncodeRune(r)

@@ -232,14 +232,14 @@ func (g *gathering) policies(ctx context.Context) error {
 
 // place gathers the namespace and the nodes that the pods run on.
 func (g *gathering) place(ctx context.Context) error {
-	if _, err := g.named(ctx, clusterKind("", "v1", "Namespace"), []client.ObjectKey{{Name: g.namespace}}); err != nil {
+	if _, err := g.named(ctx, clusterKind("", "Namespace"), []client.ObjectKey{{Name: g.namespace}}); err != nil {
 		return err
 	}
 	var nodes []client.ObjectKey
 	for _, pod := range g.pods {
 		nodes = append(nodes, client.ObjectKey{Name: pod.Spec.NodeName})
 	}
-	_, err := g.named(ctx, clusterKind("", "v1", "Node"), nodes)
+	_, err := g.named(ctx, clusterKind("", "Node"), nodes)
 	return err
 }
 
@@ -266,7 +266,7 @@ func (g *gathering) rights(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	cluster, err := g.list(ctx, clusterKind(group, "v1", "ClusterRoleBinding"), "", names)
+	cluster, err := g.list(ctx, clusterKind(group, "ClusterRoleBinding"), "", names)
 	if err != nil {
 		return err
 	}
@@ -282,7 +282,7 @@ func (g *gathering) rights(ctx context.Context) error {
 	if _, err = g.named(ctx, kindIn(group, "v1", "Role"), roles["Role"]); err != nil {
 		return err
 	}
-	_, err = g.named(ctx, clusterKind(group, "v1", "ClusterRole"), roles["ClusterRole"])
+	_, err = g.named(ctx, clusterKind(group, "ClusterRole"), roles["ClusterRole"])
 	return err
 }
 
@@ -320,7 +320,7 @@ func (g *gathering) volumes(ctx context.Context) error {
 			classes = append(classes, client.ObjectKey{Name: *spec.StorageClassName})
 		}
 	}
-	found, err = g.named(ctx, clusterKind("", "v1", "PersistentVolume"), volumes)
+	found, err = g.named(ctx, clusterKind("", "PersistentVolume"), volumes)
 	if err != nil {
 		return err
 	}
@@ -329,7 +329,7 @@ func (g *gathering) volumes(ctx context.Context) error {
 		classes = append(classes, client.ObjectKey{Name: volume.Spec.StorageClassName})
 		g.refs.addVolume(volume)
 	}
-	_, err = g.named(ctx, clusterKind("storage.k8s.io", "v1", "StorageClass"), classes)
+	_, err = g.named(ctx, clusterKind("storage.k8s.io", "StorageClass"), classes)
 	return err
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -217,7 +218,7 @@ func TestCollectTakesVolumesTogether(t *testing.T) {
 			if len(groups) != 1 || len(l.single()) > 0 {
 				t.Fatalf("groups = %+v, single snapshots = %v, want one group", groups, l.single())
 			}
-			item := l.item(0)
+			item := l.item()
 			at := "shop/" + groups[0].Name
 			if want := "VolumeSnapshot shop/snapshot-data, VolumeSnapshotContent snapcontent-data, VolumeGroupSnapshot " + at; item.Location != want {
 				t.Errorf("location = %q, want %q", item.Location, want)
@@ -313,7 +314,7 @@ func TestCollectWithoutGroups(t *testing.T) {
 			noClass(l)
 			for _, name := range names {
 				l.must(l.client.Create(ctx, &groupsnapshotv1.VolumeGroupSnapshotClass{
-					ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: map[string]string{defaultGroupClassAnnotation: fmt.Sprint(strings.HasPrefix(name, "default"))}}, Driver: "csi.example",
+					ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: map[string]string{defaultGroupClassAnnotation: strconv.FormatBool(strings.HasPrefix(name, "default"))}}, Driver: "csi.example",
 				}))
 			}
 		}
@@ -344,7 +345,7 @@ func TestCollectWithoutGroups(t *testing.T) {
 			if diff := cmp.Diff([]string{"Gap data", "Gap log"}, l.states()); diff != "" {
 				t.Errorf("with Require (-want +got):\n%s", diff)
 			}
-			if got := l.item(0).Message; !strings.Contains(got, tc.want) || len(l.single()) > 0 || len(l.labels()) > 0 {
+			if got := l.item().Message; !strings.Contains(got, tc.want) || len(l.single()) > 0 || len(l.labels()) > 0 {
 				t.Errorf("message = %q, single snapshots %v, labels %v, want a gap that names what is missing: %q", got, l.single(), l.labels(), tc.want)
 			}
 		})
@@ -397,13 +398,13 @@ func TestCollectWaitsForAWorkloadToBeCutOff(t *testing.T) {
 	l := newGroupLab(t, v1alpha1.VolumeGroupPrefer, "data", "log")
 	l.inc.Status.Pods[1].Handling = v1alpha1.HandlingPending
 	l.passes(3)
-	if got := l.item(0).Message; len(l.writes) > 0 || !strings.Contains(got, "cut off") {
+	if got := l.item().Message; len(l.writes) > 0 || !strings.Contains(got, "cut off") {
 		t.Errorf("writes = %v, message = %q, want it to wait", l.writes, got)
 	}
 	l.inc.Status.Pods[1].Handling = v1alpha1.HandlingDetached
 	l.passes(12)
-	if len(l.groups()) != 1 || l.item(0).State != v1alpha1.EvidenceCollected {
-		t.Errorf("item = %+v, want it taken with the group", l.item(0))
+	if len(l.groups()) != 1 || l.item().State != v1alpha1.EvidenceCollected {
+		t.Errorf("item = %+v, want it taken with the group", l.item())
 	}
 }
 
@@ -419,8 +420,8 @@ func TestCollectFallsBack(t *testing.T) {
 				l := newGroupLab(t, v1alpha1.VolumeGroupPrefer, "data", "log")
 				change(l)
 				l.passes(7)
-				if len(l.groups()) != 1 || l.item(0).State != v1alpha1.EvidencePending {
-					t.Fatalf("item = %+v, want it to wait for the group", l.item(0))
+				if len(l.groups()) != 1 || l.item().State != v1alpha1.EvidencePending {
+					t.Fatalf("item = %+v, want it to wait for the group", l.item())
 				}
 				l.now = l.now.Add(31 * time.Second)
 				l.passes(crash)
@@ -444,8 +445,8 @@ func TestCollectFallsBack(t *testing.T) {
 		l.passes(7)
 		l.now = l.now.Add(31 * time.Second)
 		l.passes(4)
-		if l.item(0).State != v1alpha1.EvidencePending || !strings.Contains(l.item(0).Message, "the driver cannot take groups") {
-			t.Errorf("item = %+v, want it to wait until the deadline, and to say why", l.item(0))
+		if l.item().State != v1alpha1.EvidencePending || !strings.Contains(l.item().Message, "the driver cannot take groups") {
+			t.Errorf("item = %+v, want it to wait until the deadline, and to say why", l.item())
 		}
 		l.now = l.now.Add(30 * time.Second)
 		l.passes(8)
@@ -516,7 +517,7 @@ func TestCollectTrustsNoGroupOfOthers(t *testing.T) {
 		want   string
 	}{
 		"a claim of others carries the label": {after: 2, change: func(l *lab) {
-			key, _ := groupOf(l.item(0))
+			key, _ := groupOf(l.item())
 			label := (&groups{Snapshots: snapshotsOf(l.execution())}).group(key).label
 			l.must(l.client.Create(ctx, &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "decoy", Labels: map[string]string{label: "inc-uid"}}}))
 		}, want: "PersistentVolumeClaim decoy carries the label"},
@@ -530,7 +531,7 @@ func TestCollectTrustsNoGroupOfOthers(t *testing.T) {
 			for range 4 {
 				l.must(l.pass(false))
 			}
-			if item := l.item(0); item.State != v1alpha1.EvidencePending || !strings.Contains(item.Message, tc.want) {
+			if item := l.item(); item.State != v1alpha1.EvidencePending || !strings.Contains(item.Message, tc.want) {
 				t.Errorf("item = %s %q, want it to wait: %q", item.State, item.Message, tc.want)
 			}
 		})
@@ -538,14 +539,14 @@ func TestCollectTrustsNoGroupOfOthers(t *testing.T) {
 	t.Run("a namesake", func(t *testing.T) {
 		l := newGroupLab(t, v1alpha1.VolumeGroupRequire, "data", "log")
 		l.passes(2)
-		key, _ := groupOf(l.item(0))
+		key, _ := groupOf(l.item())
 		theirs := &groupsnapshotv1.VolumeGroupSnapshot{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name}}
 		theirs.Spec.Source.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{"app": "decoy"}}
 		l.must(l.client.Create(ctx, theirs))
 		for range 6 {
 			l.must(l.pass(false))
 		}
-		if item := l.item(0); item.State != v1alpha1.EvidenceGap || !strings.Contains(item.Message, "is not ours") || len(l.labels()) > 0 {
+		if item := l.item(); item.State != v1alpha1.EvidenceGap || !strings.Contains(item.Message, "is not ours") || len(l.labels()) > 0 {
 			t.Errorf("item = %s %q, labels %v, want a gap", item.State, item.Message, l.labels())
 		}
 		if len(l.groups()) != 1 {
@@ -566,13 +567,13 @@ func TestCollectKeepsGroupsPendingWhileItCannotRead(t *testing.T) {
 			return c.Get(ctx, key, obj, opts...)
 		},
 	})
-	if err := l.pass(false); err == nil || l.item(0).State != v1alpha1.EvidencePending {
-		t.Errorf("pass() = %v, item = %+v, want it pending with an error", err, l.item(0))
+	if err := l.pass(false); err == nil || l.item().State != v1alpha1.EvidencePending {
+		t.Errorf("pass() = %v, item = %+v, want it pending with an error", err, l.item())
 	}
 	l.client = whole
 	l.passes(12)
-	if l.item(0).State != v1alpha1.EvidenceCollected {
-		t.Errorf("item = %+v, want it collected after all", l.item(0))
+	if l.item().State != v1alpha1.EvidenceCollected {
+		t.Errorf("item = %+v, want it collected after all", l.item())
 	}
 }
 
@@ -641,7 +642,7 @@ func TestCollectUsesTheVersionThatIsServed(t *testing.T) {
 	for range 5 {
 		l.must(l.pass(false))
 	}
-	key, _ := groupOf(l.item(0))
+	key, _ := groupOf(l.item())
 	created := older(groupKind)
 	if err := whole.Get(ctx, key, created); err != nil || text(created, "spec", "volumeGroupSnapshotClassName") != "older" {
 		t.Errorf("group = %v, %v, want one of version v1beta2 and class older", created, err)

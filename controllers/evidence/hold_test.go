@@ -218,13 +218,14 @@ func (l *lab) finish(ctx context.Context, snap *snapshotv1.VolumeSnapshot) {
 	l.must(client.IgnoreNotFound(l.client.Update(ctx, snap)))
 }
 
-func (l *lab) item(i int) v1alpha1.EvidenceItem { return l.inc.Status.Evidence[i] }
+// item is the item of the first claim.
+func (l *lab) item() v1alpha1.EvidenceItem { return l.inc.Status.Evidence[0] }
 
 // snapshot is the snapshot that is taken of the first claim, or nil when it does not exist.
 func (l *lab) snapshot() *snapshotv1.VolumeSnapshot {
 	l.t.Helper()
 	var snap snapshotv1.VolumeSnapshot
-	key := client.ObjectKey{Namespace: "shop", Name: snapshotsOf(l.execution()).snapshotName(l.item(0))}
+	key := client.ObjectKey{Namespace: "shop", Name: snapshotsOf(l.execution()).snapshotName(l.item())}
 	err := l.client.Get(context.Background(), key, &snap)
 	l.must(client.IgnoreNotFound(err))
 	if err != nil {
@@ -274,13 +275,13 @@ func TestCollectHoldsWhatItTakes(t *testing.T) {
 	if content.Spec.DeletionPolicy != snapshotv1.VolumeSnapshotContentRetain || content.Labels[v1alpha1.EvidenceLabel] != "kept" {
 		t.Errorf("content = %+v, want it retained and marked", content)
 	}
-	if l.snapshot().Labels[v1alpha1.EvidenceLabel] != "taking" || l.item(0).State != v1alpha1.EvidencePending {
+	if l.snapshot().Labels[v1alpha1.EvidenceLabel] != "taking" || l.item().State != v1alpha1.EvidencePending {
 		t.Error("the snapshot counts as kept before Retain was observed")
 	}
 	l.passes(1)
 	snap := l.snapshot()
-	if l.item(0).State != v1alpha1.EvidenceCollected || snap.Labels[v1alpha1.EvidenceLabel] != "kept" || !held(snap) || !slices.Contains(snap.Finalizers, sourceFinalizer) {
-		t.Errorf("item = %+v, snapshot = %+v, want it collected and kept", l.item(0), snap.ObjectMeta)
+	if l.item().State != v1alpha1.EvidenceCollected || snap.Labels[v1alpha1.EvidenceLabel] != "kept" || !held(snap) || !slices.Contains(snap.Finalizers, sourceFinalizer) {
+		t.Errorf("item = %+v, snapshot = %+v, want it collected and kept", l.item(), snap.ObjectMeta)
 	}
 	if left := l.undone(); len(left) > 0 {
 		t.Errorf("left in the journal: %v", left)
@@ -291,13 +292,13 @@ func TestCollectSaysNothingIsKeptBeforeItIsMarked(t *testing.T) {
 	l := newLab(t, "data")
 	l.passes(3)
 	l.before = func(v1alpha1.PlannedAction) error { return errors.New("away") }
-	if err := l.pass(false); err == nil || l.item(0).State != v1alpha1.EvidencePending {
-		t.Errorf("pass() = %v, item = %+v, want it pending until its snapshot is marked", err, l.item(0))
+	if err := l.pass(false); err == nil || l.item().State != v1alpha1.EvidencePending {
+		t.Errorf("pass() = %v, item = %+v, want it pending until its snapshot is marked", err, l.item())
 	}
 	l.before = nil
 	l.passes(1)
-	if l.item(0).State != v1alpha1.EvidenceCollected {
-		t.Errorf("item = %+v", l.item(0))
+	if l.item().State != v1alpha1.EvidenceCollected {
+		t.Errorf("item = %+v", l.item())
 	}
 }
 
@@ -310,8 +311,8 @@ func TestCollectSurvivesCrashes(t *testing.T) {
 			l.must(l.pass(true))
 			l.control()
 			l.passes(5)
-			if l.item(0).State != v1alpha1.EvidenceCollected || l.snapshot().Labels[v1alpha1.EvidenceLabel] != "kept" {
-				t.Errorf("item = %+v, want it collected", l.item(0))
+			if l.item().State != v1alpha1.EvidenceCollected || l.snapshot().Labels[v1alpha1.EvidenceLabel] != "kept" {
+				t.Errorf("item = %+v, want it collected", l.item())
 			}
 			if left := l.undone(); len(left) > 0 {
 				t.Errorf("left in the journal: %v", left)
@@ -348,7 +349,7 @@ func TestCollectRemovesWhatCameToNothing(t *testing.T) {
 				l.must(l.pass(true))
 				l.control()
 				l.passes(5)
-				if item := l.item(0); item.State != v1alpha1.EvidenceGap || item.Message != tc.want {
+				if item := l.item(); item.State != v1alpha1.EvidenceGap || item.Message != tc.want {
 					t.Errorf("item = %s %q, want a gap: %q", item.State, item.Message, tc.want)
 				}
 				if snap := l.snapshot(); snap != nil {
@@ -389,8 +390,8 @@ func TestCollectRemovesNothingThatBecameReady(t *testing.T) {
 		t.Fatalf("snapshot = %+v, want it not deleted: it has become ready", snap)
 	}
 	l.passes(1)
-	if l.item(0).State != v1alpha1.EvidenceCollected || !held(l.snapshot()) {
-		t.Errorf("item = %+v, want it collected late", l.item(0))
+	if l.item().State != v1alpha1.EvidenceCollected || !held(l.snapshot()) {
+		t.Errorf("item = %+v, want it collected late", l.item())
 	}
 }
 
@@ -452,8 +453,8 @@ func TestLetGoRemovesWhatGapsLeft(t *testing.T) {
 	l.passes(4)
 	l.inc.Status.Evidence[0].State, l.inc.Status.Evidence[0].Message = v1alpha1.EvidenceGap, "away"
 	l.passes(4)
-	if l.snapshot() != nil || l.item(0).Message != "away" {
-		t.Errorf("snapshot = %+v, item = %+v, want what was left removed", l.snapshot(), l.item(0))
+	if l.snapshot() != nil || l.item().Message != "away" {
+		t.Errorf("snapshot = %+v, item = %+v, want what was left removed", l.snapshot(), l.item())
 	}
 
 	l = newLab(t, "data")

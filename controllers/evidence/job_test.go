@@ -244,10 +244,9 @@ func TestJobsStartOnlyBehindTheirPolicy(t *testing.T) {
 }
 
 func TestJobSpec(t *testing.T) {
-	inc := &v1alpha1.Incident{ObjectMeta: metav1.ObjectMeta{Namespace: "soc", Name: "inc-1", UID: "inc-uid"}}
 	order := tool
 	order.Command, order.Args = []string{"/tool"}, []string{"-v"}
-	spec := jobFor(inc, "job-mem-pod-uid", order, onePod()).Spec
+	spec := specOf(order)
 	if *spec.BackoffLimit != 0 || *spec.ActiveDeadlineSeconds != 330 || spec.TTLSecondsAfterFinished != nil {
 		t.Errorf("job = %+v", spec)
 	}
@@ -267,16 +266,29 @@ func TestJobSpec(t *testing.T) {
 	if c.Image != toolImage || c.Command[0] != "/tool" || c.Args[0] != "-v" {
 		t.Errorf("container = %+v", c)
 	}
+}
+
+// A tool gets what it needs of the node only when that is ordered.
+func TestJobAccess(t *testing.T) {
+	pod := specOf(tool).Template.Spec
+	c := pod.Containers[0]
 	restricted := pod.HostPID || !*pod.SecurityContext.RunAsNonRoot || pod.SecurityContext.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault ||
 		*c.SecurityContext.AllowPrivilegeEscalation || c.SecurityContext.Privileged != nil || c.SecurityContext.Capabilities.Drop[0] != "ALL"
 	if restricted {
 		t.Errorf("without access: %+v, %+v", pod.SecurityContext, c.SecurityContext)
 	}
+	order := tool
 	order.Access = "Node"
-	pod = jobFor(inc, "job-mem-pod-uid", order, onePod()).Spec.Template.Spec
+	pod = specOf(order).Template.Spec
 	if !pod.HostPID || !*pod.Containers[0].SecurityContext.Privileged || pod.HostNetwork || pod.HostIPC || *pod.AutomountServiceAccountToken {
 		t.Errorf("with access to the node: %+v", pod)
 	}
+}
+
+// specOf is of the Job that is made for the order.
+func specOf(order v1alpha1.EvidenceJob) batchv1.JobSpec {
+	inc := &v1alpha1.Incident{ObjectMeta: metav1.ObjectMeta{Namespace: "soc", Name: "inc-1", UID: "inc-uid"}}
+	return jobFor(inc, "job-mem-pod-uid", order, onePod()).Spec
 }
 
 func TestJobsOutput(t *testing.T) {
@@ -397,14 +409,7 @@ func TestJobsThatCannotBeStarted(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			withJob(t, tool, func(w *jobWorld) {
 				tc.world(w)
-				for range 400 {
-					if err := w.pass(); err != nil && !strings.Contains(err.Error(), tc.message) {
-						t.Fatal(err)
-					}
-					if w.item.State != v1alpha1.EvidencePending {
-						break
-					}
-				}
+				w.untilSettled(tc.message)
 				if w.item.State != v1alpha1.EvidenceGap || !strings.Contains(w.item.Message, tc.message) {
 					t.Errorf("item is %s: %q, want a gap: %q", w.item.State, w.item.Message, tc.message)
 				}
@@ -417,6 +422,19 @@ func TestJobsThatCannotBeStarted(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// untilSettled makes passes, of which only that error may come.
+func (w *jobWorld) untilSettled(message string) {
+	w.t.Helper()
+	for range 400 {
+		if err := w.pass(); err != nil && !strings.Contains(err.Error(), message) {
+			w.t.Fatal(err)
+		}
+		if w.item.State != v1alpha1.EvidencePending {
+			return
+		}
 	}
 }
 

@@ -86,7 +86,7 @@ func compareBools(a, b bool) int {
 
 func (r *references) list() []Reference {
 	var out []Reference
-	for _, k := range sorted(r.by) {
+	for _, k := range slices.SortedFunc(maps.Keys(r.by), referenceKey.compare) {
 		out = append(out, Reference{
 			Kind: k.kind, Namespace: k.namespace, Name: k.name, Where: k.where, Key: k.key, Optional: k.optional, Pods: slices.Sorted(maps.Keys(r.by[k])),
 		})

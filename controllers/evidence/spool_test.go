@@ -3,6 +3,7 @@ package evidence
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -60,10 +61,7 @@ func TestSpoolRoundTrip(t *testing.T) {
 			if (err != nil) != (tc.objects == 0) {
 				t.Fatalf("SpoolObjects() error = %v", err)
 			}
-			if err != nil {
-				return
-			}
-			if tc.objects < 0 {
+			if tc.objects <= 0 {
 				return
 			}
 			if len(objects) != tc.objects {
@@ -75,18 +73,24 @@ func TestSpoolRoundTrip(t *testing.T) {
 				t.Fatalf("WriteSpool() = %v, %v", index, err)
 			}
 			for _, cm := range objects {
-				if size := cm.Size(); size > 1<<20 {
-					t.Errorf("ConfigMap %s has %d bytes", cm.Name, size)
-				}
-				if cm.Immutable == nil || !*cm.Immutable || cm.Labels[v1alpha1.IncidentUIDLabel] != "inc-uid" || cm.Labels[v1alpha1.EvidenceLabel] == "" || len(cm.OwnerReferences) > 0 {
-					t.Errorf("ConfigMap %s: %v, immutable %v", cm.Name, cm.ObjectMeta, cm.Immutable)
-				}
+				checkSpoolObject(t, cm)
 			}
 			got, err := ReadSpool(context.Background(), c, operatorNamespace, "doc")
 			if err != nil || !bytes.Equal(got, document) {
 				t.Errorf("ReadSpool() = %d bytes, %v", len(got), err)
 			}
 		})
+	}
+}
+
+// checkSpoolObject fails unless the API server takes the ConfigMap, nobody changes it, and it is found by its Incident, which does not own it.
+func checkSpoolObject(t *testing.T, cm *corev1.ConfigMap) {
+	t.Helper()
+	if size := cm.Size(); size > 1<<20 {
+		t.Errorf("ConfigMap %s has %d bytes", cm.Name, size)
+	}
+	if cm.Immutable == nil || !*cm.Immutable || cm.Labels[v1alpha1.IncidentUIDLabel] != "inc-uid" || cm.Labels[v1alpha1.EvidenceLabel] == "" || len(cm.OwnerReferences) > 0 {
+		t.Errorf("ConfigMap %s: %v, immutable %v", cm.Name, cm.ObjectMeta, cm.Immutable)
 	}
 }
 
@@ -121,38 +125,43 @@ func TestWriteSpoolCrash(t *testing.T) {
 	document, later := noise(3*maxRecord), noise(3*maxRecord+1)
 	writes := len(spooled(t, "doc", document))
 	for crash := range writes {
-		for again, next := range map[string][]byte{"the same": document, "another": later} {
+		for again, tc := range map[string]struct {
+			next []byte
+			left int
+		}{"the same": {document, 0}, "another": {later, crash}} {
 			t.Run(fmt.Sprintf("before write %d, then %s", crash, again), func(t *testing.T) {
-				n := 0
-				inner := clientOf()
-				c := interceptor.NewClient(inner, interceptor.Funcs{Create: func(ctx context.Context, c client.WithWatch, obj client.Object, opts ...client.CreateOption) error {
-					if n++; n > crash {
-						return errors.New("crash")
-					}
-					return c.Create(ctx, obj, opts...)
-				}})
-				if _, err := WriteSpool(context.Background(), c, spooled(t, "doc", document)); err == nil {
-					t.Fatal("WriteSpool() has not failed")
-				}
-				if _, err := ReadSpool(context.Background(), inner, operatorNamespace, "doc"); !errors.Is(err, ErrSpoolGone) {
-					t.Fatalf("ReadSpool() = %v, want ErrSpoolGone", err)
-				}
-				if _, err := WriteSpool(context.Background(), inner, spooled(t, "doc", next)); err != nil {
+				c := clientOf()
+				crashBefore(t, c, crash, document)
+				if _, err := WriteSpool(context.Background(), c, spooled(t, "doc", tc.next)); err != nil {
 					t.Fatal(err)
 				}
-				if got, err := ReadSpool(context.Background(), inner, operatorNamespace, "doc"); err != nil || !bytes.Equal(got, next) {
+				if got, err := ReadSpool(context.Background(), c, operatorNamespace, "doc"); err != nil || !bytes.Equal(got, tc.next) {
 					t.Errorf("ReadSpool() = %d bytes, %v", len(got), err)
 				}
-				want := 0
-				if again == "another" {
-					want = crash
-				}
-				left, err := SweepSpool(context.Background(), inner, operatorNamespace, now)
-				if err != nil || len(left) != want {
-					t.Errorf("SweepSpool() = %d, %v; want %d", len(left), err, want)
+				left, err := SweepSpool(context.Background(), c, operatorNamespace, now)
+				if err != nil || len(left) != tc.left {
+					t.Errorf("SweepSpool() = %d, %v; want %d", len(left), err, tc.left)
 				}
 			})
 		}
+	}
+}
+
+// crashBefore spools the document until that many writes are done, which leaves none.
+func crashBefore(t *testing.T, inner client.WithWatch, crash int, document []byte) {
+	t.Helper()
+	n := 0
+	c := interceptor.NewClient(inner, interceptor.Funcs{Create: func(ctx context.Context, c client.WithWatch, obj client.Object, opts ...client.CreateOption) error {
+		if n++; n > crash {
+			return errors.New("crash")
+		}
+		return c.Create(ctx, obj, opts...)
+	}})
+	if _, err := WriteSpool(context.Background(), c, spooled(t, "doc", document)); err == nil {
+		t.Fatal("WriteSpool() has not failed")
+	}
+	if _, err := ReadSpool(context.Background(), inner, operatorNamespace, "doc"); !errors.Is(err, ErrSpoolGone) {
+		t.Fatalf("ReadSpool() = %v, want ErrSpoolGone", err)
 	}
 }
 
@@ -291,7 +300,7 @@ func TestWriteSpoolTakenChunk(t *testing.T) {
 // Records of before there were indexes, and records of any size, are read alike.
 func TestReadRecord(t *testing.T) {
 	large := &Record{Pod: recordedPod()}
-	large.Pod.Annotations = map[string]string{"noise": fmt.Sprintf("%x", noise(2*maxRecord))}
+	large.Pod.Annotations = map[string]string{"noise": hex.EncodeToString(noise(2 * maxRecord))}
 	small := &Record{Pod: recordedPod()}
 	old, err := ConfigMapFor(incident(), operatorNamespace, small)
 	if err != nil {
@@ -330,27 +339,33 @@ func TestReadRecord(t *testing.T) {
 			if got, err := Unpack(index); (err == nil) != tc.unpacks || tc.unpacks && !cmp.Equal(tc.want, got) {
 				t.Errorf("Unpack() = %v, %v", got, err)
 			}
-			document, err := ReadSpool(context.Background(), c, operatorNamespace, index.Name)
-			if err != nil {
-				t.Fatal(err)
-			}
-			item, err := SpooledItem(index, "id", v1alpha1.EvidenceManifests, v1alpha1.ObjectRef{Kind: "Pod"}, []string{"pod-uid"}, now)
-			if err != nil {
-				t.Fatal(err)
-			}
-			want := v1alpha1.EvidenceItem{
-				ID: "id", Type: v1alpha1.EvidenceManifests, Subject: v1alpha1.ObjectRef{Kind: "Pod"}, Pods: []string{"pod-uid"}, State: v1alpha1.EvidencePending,
-				Location: "ConfigMap cofferdam-system/" + index.Name, Digest: digestOf(document), Size: int64(len(document)), TakenAt: metav1.NewTime(now),
-				Message: "waits to be copied into the evidence store",
-			}
-			if diff := cmp.Diff(want, item); diff != "" {
-				t.Errorf("SpooledItem() (-want +got):\n%s", diff)
-			}
+			checkSpooledItem(t, c, index)
 			parts, err := SpoolParts(index)
 			if err != nil || len(parts) != len(tc.objects) || parts[0] != client.ObjectKeyFromObject(index) {
 				t.Errorf("SpoolParts() = %v, %v", parts, err)
 			}
 		})
+	}
+}
+
+// checkSpooledItem fails unless the item tells of the document that the index leads to.
+func checkSpooledItem(t *testing.T, c client.Client, index *corev1.ConfigMap) {
+	t.Helper()
+	document, err := ReadSpool(context.Background(), c, operatorNamespace, index.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	item, err := SpooledItem(index, "id", v1alpha1.EvidenceManifests, v1alpha1.ObjectRef{Kind: "Pod"}, []string{"pod-uid"}, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := v1alpha1.EvidenceItem{
+		ID: "id", Type: v1alpha1.EvidenceManifests, Subject: v1alpha1.ObjectRef{Kind: "Pod"}, Pods: []string{"pod-uid"}, State: v1alpha1.EvidencePending,
+		Location: "ConfigMap cofferdam-system/" + index.Name, Digest: digestOf(document), Size: int64(len(document)), TakenAt: metav1.NewTime(now),
+		Message: "waits to be copied into the evidence store",
+	}
+	if diff := cmp.Diff(want, item); diff != "" {
+		t.Errorf("SpooledItem() (-want +got):\n%s", diff)
 	}
 }
 

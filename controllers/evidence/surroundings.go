@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -145,19 +146,19 @@ func (g *gathering) document() *SurroundingsRecord {
 	for _, pod := range g.pods {
 		out.Pods = append(out.Pods, SurroundedPod{Name: pod.Name, UID: pod.UID, Node: pod.Spec.NodeName, ServiceAccount: accountOf(pod)})
 	}
-	for _, key := range sorted(g.kept) {
+	for _, key := range slices.SortedFunc(maps.Keys(g.kept), objectKey.compare) {
 		out.Objects = append(out.Objects, g.kept[key].raw)
 	}
-	for _, key := range sorted(g.read) {
+	for _, key := range slices.SortedFunc(maps.Keys(g.read), readKey.compare) {
 		out.Read = append(out.Read, *g.read[key])
 	}
-	for _, key := range sorted(g.notRead) {
+	for _, key := range slices.SortedFunc(maps.Keys(g.notRead), objectKey.compare) {
 		out.NotRead = append(out.NotRead, NotRead{APIVersion: key.apiVersion, Kind: key.kind, Namespace: key.namespace, Name: key.name, Why: g.notRead[key]})
 	}
-	for _, key := range sorted(g.leftOut) {
+	for _, key := range slices.SortedFunc(maps.Keys(g.leftOut), readKey.compare) {
 		out.LeftOut = append(out.LeftOut, *g.leftOut[key])
 	}
-	for _, key := range sorted(g.own) {
+	for _, key := range slices.SortedFunc(maps.Keys(g.own), objectKey.compare) {
 		out.Own = append(out.Own, ObjectName{APIVersion: key.apiVersion, Kind: key.kind, Namespace: key.namespace, Name: key.name, UID: g.own[key]})
 	}
 	return out
@@ -210,8 +211,9 @@ func kindIn(group, version, name string) kind {
 	return kind{GroupVersionKind: schema.GroupVersionKind{Group: group, Version: version, Kind: name}}
 }
 
-func clusterKind(group, version, name string) kind {
-	k := kindIn(group, version, name)
+// clusterKind is a kind outside of namespaces. All that are read have reached v1.
+func clusterKind(group, name string) kind {
+	k := kindIn(group, "v1", name)
 	k.cluster = true
 	return k
 }

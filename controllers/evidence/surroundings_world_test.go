@@ -111,9 +111,10 @@ func metaOf(namespace, name string) metav1.ObjectMeta {
 	return metav1.ObjectMeta{Namespace: namespace, Name: name, UID: types.UID("uid-" + namespace + "-" + name)}
 }
 
-func owned(namespace, name string, owner client.Object, apiVersion, kind string) metav1.ObjectMeta {
-	m := metaOf(namespace, name)
-	m.OwnerReferences = []metav1.OwnerReference{{APIVersion: apiVersion, Kind: kind, Name: owner.GetName(), UID: owner.GetUID(), Controller: new(true)}}
+// owned is in the namespace of its owner, which is of apps/v1.
+func owned(name string, owner client.Object, kind string) metav1.ObjectMeta {
+	m := metaOf(owner.GetNamespace(), name)
+	m.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: kind, Name: owner.GetName(), UID: owner.GetUID(), Controller: new(true)}}
 	return m
 }
 
@@ -132,7 +133,7 @@ func configMap(namespace, name string) *corev1.ConfigMap {
 
 // shopPod is pod number i of a StatefulSet in the namespace shop, with everything that a pod can refer to.
 func shopPod(i int, owner *appsv1.StatefulSet) *corev1.Pod {
-	pod := &corev1.Pod{ObjectMeta: owned("shop", fmt.Sprintf("web-%d", i), owner, "apps/v1", "StatefulSet")}
+	pod := &corev1.Pod{ObjectMeta: owned(fmt.Sprintf("web-%d", i), owner, "StatefulSet")}
 	pod.Labels = map[string]string{"app": "web", "statefulset.kubernetes.io/pod-name": pod.Name}
 	pod.Status.PodIP = fmt.Sprintf("10.0.%d.%d", i/250, i%250+1)
 	pod.Spec = corev1.PodSpec{
@@ -154,7 +155,7 @@ func secretEnv(name, secret string) corev1.EnvVar {
 // shop is a namespace with so many pods, what belongs to them, and what does not.
 func shop(pods int) ([]*corev1.Pod, []client.Object) {
 	top := &appsv1.Deployment{ObjectMeta: metaOf("shop", "top")} // owns the StatefulSet, as an operator's object does
-	set := &appsv1.StatefulSet{ObjectMeta: owned("shop", "web", top, "apps/v1", "Deployment")}
+	set := &appsv1.StatefulSet{ObjectMeta: owned("web", top, "Deployment")}
 	var out []*corev1.Pod
 	objs := []client.Object{top, set}
 	for i := range 3 {
@@ -210,8 +211,8 @@ func subject(kind, namespace, name string) []rbacv1.Subject {
 	return []rbacv1.Subject{{Kind: kind, Namespace: namespace, Name: name}}
 }
 
-func bindingIn(namespace, name, roleKind, role string, subjects []rbacv1.Subject) *rbacv1.RoleBinding {
-	return &rbacv1.RoleBinding{ObjectMeta: metaOf(namespace, name), RoleRef: rbacv1.RoleRef{Kind: roleKind, Name: role}, Subjects: subjects}
+func bindingIn(namespace, name, role string, subjects []rbacv1.Subject) *rbacv1.RoleBinding {
+	return &rbacv1.RoleBinding{ObjectMeta: metaOf(namespace, name), RoleRef: rbacv1.RoleRef{Kind: "Role", Name: role}, Subjects: subjects}
 }
 
 func clusterBinding(name, role string, subjects []rbacv1.Subject) *rbacv1.ClusterRoleBinding {
@@ -222,9 +223,9 @@ func shopRights() []client.Object {
 	account := &corev1.ServiceAccount{ObjectMeta: metaOf("shop", "web"), Secrets: []corev1.ObjectReference{{Name: "web-token"}}}
 	out := []client.Object{
 		account, &corev1.ServiceAccount{ObjectMeta: metaOf("shop", "not-used")},
-		bindingIn("shop", "anybody", "Role", "local", subject("User", "", "jane")),
-		bindingIn("mallory", "far", "Role", "far", subject("ServiceAccount", "shop", "web")),
-		bindingIn("mallory", "not-far", "Role", "not-far", subject("ServiceAccount", "mallory", "web")),
+		bindingIn("shop", "anybody", "local", subject("User", "", "jane")),
+		bindingIn("mallory", "far", "far", subject("ServiceAccount", "shop", "web")),
+		bindingIn("mallory", "not-far", "not-far", subject("ServiceAccount", "mallory", "web")),
 		clusterBinding("by-account", "admin", subject("ServiceAccount", "shop", "web")),
 		clusterBinding("by-user-name", "view", subject("User", "", "system:serviceaccount:shop:web")),
 		clusterBinding("by-group", "view", subject("Group", "", "system:serviceaccounts:shop")),
@@ -245,9 +246,9 @@ func shopRest(set *appsv1.StatefulSet) []client.Object {
 	}
 	return []client.Object{
 		&corev1.Namespace{ObjectMeta: metaOf("", "shop")}, &corev1.Namespace{ObjectMeta: metaOf("", "not-mallory")},
-		&appsv1.ControllerRevision{ObjectMeta: owned("shop", "web-rev", set, "apps/v1", "StatefulSet"), Data: runtime.RawExtension{Raw: []byte(`{"spec":{}}`)}},
+		&appsv1.ControllerRevision{ObjectMeta: owned("web-rev", set, "StatefulSet"), Data: runtime.RawExtension{Raw: []byte(`{"spec":{}}`)}},
 		&appsv1.ControllerRevision{ObjectMeta: metaOf("shop", "not-rev")},
-		&appsv1.ReplicaSet{ObjectMeta: owned("shop", "top-rs", &appsv1.Deployment{ObjectMeta: metaOf("shop", "top")}, "apps/v1", "Deployment")},
+		&appsv1.ReplicaSet{ObjectMeta: owned("top-rs", &appsv1.Deployment{ObjectMeta: metaOf("shop", "top")}, "Deployment")},
 		&appsv1.ReplicaSet{ObjectMeta: metaOf("shop", "not-rs")}, &appsv1.Deployment{ObjectMeta: metaOf("shop", "not-owner")},
 		hpa("web", "web"), hpa("not-db", "db"),
 		&storagev1.StorageClass{ObjectMeta: metaOf("", "fast")}, &storagev1.StorageClass{ObjectMeta: metaOf("", "not-slow")},

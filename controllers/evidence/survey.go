@@ -215,7 +215,7 @@ func (s *survey) leave(kind, namespace string, count int, why string) {
 
 // tolerates reports whether a kind is done without, and then says so in the record: the operator may not list it, or the API is not served.
 func (s *survey) tolerates(ctx context.Context, k kind, namespace string, err error) bool {
-	why := ""
+	var why string
 	switch {
 	case apierrors.IsForbidden(err):
 		why = "forbidden"
@@ -318,13 +318,6 @@ func (k objectKey) compare(other objectKey) int {
 
 func (k readKey) compare(other readKey) int {
 	return cmp.Or(cmp.Compare(k.kind, other.kind), cmp.Compare(k.namespace, other.namespace))
-}
-
-func sorted[K interface {
-	comparable
-	compare(K) int
-}, V any](m map[K]V) []K {
-	return slices.SortedFunc(maps.Keys(m), func(a, b K) int { return a.compare(b) })
 }
 
 // as reads an object into a type of Kubernetes' own. Fields that the type does not know are not needed for the decision that it is read for; the record has them all.

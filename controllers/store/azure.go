@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
-	"github.com/Azure/azure-sdk-for-go/sdk/azcore/to"
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob"
 	azblobblob "github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/blob"
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/bloberror"
@@ -54,11 +53,11 @@ func openAzure(ctx context.Context, at location, opts Options) (Backend, error) 
 func azureUpload(client *container.Client, prefix string) func(context.Context, string, io.Reader, WriteOptions) error {
 	return func(ctx context.Context, key string, r io.Reader, o WriteOptions) error {
 		options := &blockblob.UploadStreamOptions{
-			BlockSize: partSize, Concurrency: 1, HTTPHeaders: &azblobblob.HTTPHeaders{BlobContentType: to.Ptr(contentType)},
+			BlockSize: partSize, Concurrency: 1, HTTPHeaders: &azblobblob.HTTPHeaders{BlobContentType: new(contentType)},
 		}
 		if o.IfAbsent {
 			options.AccessConditions = &azblobblob.AccessConditions{
-				ModifiedAccessConditions: &azblobblob.ModifiedAccessConditions{IfNoneMatch: to.Ptr(azcore.ETagAny)},
+				ModifiedAccessConditions: &azblobblob.ModifiedAccessConditions{IfNoneMatch: new(azcore.ETagAny)},
 			}
 		}
 		_, err := client.NewBlockBlobClient(prefix+key).UploadStream(ctx, until{ctx, r}, options)
@@ -141,8 +140,7 @@ func azureKind(err error) error {
 	if bloberror.HasCode(err, bloberror.BlobAlreadyExists, bloberror.ConditionNotMet, bloberror.TargetConditionNotMet) {
 		return ErrExists
 	}
-	var response *azcore.ResponseError
-	if errors.As(err, &response) {
+	if response, ok := errors.AsType[*azcore.ResponseError](err); ok {
 		if response.StatusCode == 404 {
 			return ErrNotFound
 		}

@@ -54,6 +54,12 @@ type sweeper interface {
 	Sweep(ctx context.Context, before time.Time) error
 }
 
+// isEnd reports whether a reader or a listing has come to its end. That is io.EOF itself, as io.Reader has it: an error that wraps it comes from a connection that broke off
+// (url.Error does), and to take it for the end would cut off what is read, or leave objects out of a listing.
+func isEnd(err error) bool {
+	return err == io.EOF //nolint:errorlint // Errors that wrap io.EOF are failures, see above.
+}
+
 // until makes reads fail once the context has ended, for readers that know nothing of it.
 type until struct {
 	ctx context.Context

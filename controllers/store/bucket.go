@@ -113,7 +113,7 @@ type bucketReader struct {
 
 func (r *bucketReader) Read(p []byte) (int, error) {
 	n, err := until{r.ctx, r.r}.Read(p)
-	if err != nil && err != io.EOF {
+	if err != nil && !isEnd(err) {
 		err = r.b.mark(r.ctx, err)
 	}
 	return n, err
@@ -168,7 +168,7 @@ func (b *bucket) List(ctx context.Context, prefix string) ([]Info, error) {
 	list := b.Bucket.List(&blob.ListOptions{Prefix: prefix})
 	for {
 		o, err := list.Next(ctx)
-		if err == io.EOF {
+		if isEnd(err) {
 			return infos, nil
 		}
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -38,9 +39,7 @@ func newAnswering(t *testing.T) *answering {
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		a.requests = append(a.requests, fmt.Sprintf("%s %s %v %s", r.Method, r.URL, r.Header, body))
-		for name, values := range a.header {
-			w.Header()[name] = values
-		}
+		maps.Copy(w.Header(), a.header)
 		w.WriteHeader(a.status)
 		if r.Method != http.MethodHead {
 			_, _ = io.WriteString(w, a.body)

@@ -127,6 +127,13 @@ func (f *fakeS3) keep(r io.Reader) (string, int64) {
 	return file.Name(), n
 }
 
+// shut closes a file, and fails the test when that fails.
+func (f *fakeS3) shut(file io.Closer) {
+	if err := file.Close(); err != nil {
+		f.t.Error(err)
+	}
+}
+
 func lockOf(r *http.Request) [2]string {
 	return [2]string{r.Header.Get("X-Amz-Object-Lock-Mode"), r.Header.Get("X-Amz-Object-Lock-Retain-Until-Date")}
 }
@@ -199,7 +206,7 @@ func (f *fakeS3) get(w http.ResponseWriter, r *http.Request, key string) {
 		f.t.Error(err)
 		return
 	}
-	defer file.Close()
+	defer f.shut(file)
 	if _, err := io.Copy(w, file); err != nil {
 		f.t.Logf("a reader that went away: %v", err)
 	}
@@ -265,7 +272,7 @@ func (f *fakeS3) complete(w http.ResponseWriter, r *http.Request, key, id string
 			f.t.Error(err)
 			return
 		}
-		defer part.Close()
+		defer f.shut(part)
 		readers = append(readers, part)
 	}
 	file, size := f.keep(io.MultiReader(readers...))

@@ -103,8 +103,7 @@ func gcsKind(err error) error {
 	if errors.Is(err, storage.ErrBucketNotExist) {
 		return errNoBucket
 	}
-	var api *googleapi.Error
-	if errors.As(err, &api) {
+	if api, ok := errors.AsType[*googleapi.Error](err); ok {
 		return httpKind(api.Code)
 	}
 	return nil

@@ -169,8 +169,7 @@ func s3LockedUntil(a *blob.Attributes) time.Time {
 
 // s3Kind reads the codes of the S3 API (S3 API Reference, Error responses).
 func s3Kind(err error) error {
-	var api smithy.APIError
-	if errors.As(err, &api) {
+	if api, ok := errors.AsType[smithy.APIError](err); ok {
 		switch api.ErrorCode() {
 		case "NoSuchBucket":
 			return errNoBucket
@@ -183,8 +182,7 @@ func s3Kind(err error) error {
 			return ErrDenied // With status 400.
 		}
 	}
-	var response *awshttp.ResponseError
-	if errors.As(err, &response) {
+	if response, ok := errors.AsType[*awshttp.ResponseError](err); ok {
 		return httpKind(response.HTTPStatusCode())
 	}
 	return nil

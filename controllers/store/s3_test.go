@@ -153,13 +153,16 @@ func TestS3BrokenUploads(t *testing.T) {
 	}
 	fake.uploads["left"] = &fakeUpload{key: "team/incoming/x", initiated: fake.now}
 	fake.uploads["others"] = &fakeUpload{key: "else/incoming/x", initiated: fake.now}
-	for _, hours := range []time.Duration{23, 25} {
-		clock.SetTime(fake.now.Add(hours * time.Hour))
+	for _, tc := range []struct {
+		age  time.Duration
+		left int
+	}{{23 * time.Hour, 2}, {25 * time.Hour, 1}} {
+		clock.SetTime(fake.now.Add(tc.age))
 		if _, err := s.Sweep(ctx); err != nil {
 			t.Error(err)
 		}
-		if got, want := len(fake.uploads), map[time.Duration]int{23: 2, 25: 1}[hours]; got != want {
-			t.Errorf("%d uploads are left after %d hours; want %d", got, hours, want)
+		if got := len(fake.uploads); got != tc.left {
+			t.Errorf("%d uploads are left after %s; want %d", got, tc.age, tc.left)
 		}
 	}
 	if _, ok := fake.uploads["others"]; !ok {

@@ -215,7 +215,7 @@ type reader struct {
 
 func (r *reader) Read(p []byte) (int, error) {
 	n, err := r.r.Read(p)
-	if err != nil && err != io.EOF {
+	if err != nil && !isEnd(err) {
 		err = r.s.wrap("read", r.key, err)
 	}
 	return n, err

@@ -222,44 +222,50 @@ func TestEncryption(t *testing.T) {
 	// Recipients of the two kinds cannot be mixed: age would lose what the second kind is for.
 	for recipient, identity := range map[string]age.Identity{classic.Recipient().String(): classic, hybrid.Recipient().String(): hybrid} {
 		for _, small := range []int{10, 1 << 20} {
-			s, ctx := mustOpen(t, newMemory(), store.Options{Recipients: []string{" " + recipient + "\n"}}), t.Context()
+			s := mustOpen(t, newMemory(), store.Options{Recipients: []string{" " + recipient + "\n"}})
 			store.SetSmall(s, small)
-			data := bytes.Repeat([]byte("secret "), 20_000)
-			first, err := s.PutItem(ctx, uid, bytes.NewReader(data))
-			if err != nil {
-				t.Fatal(err)
-			}
-			stored, err := s.Read(ctx, first.Key)
-			if err != nil {
-				t.Fatal(err)
-			}
-			want := store.Object{
-				Key: "incidents/" + uid + "/items/" + sum(stored), Digest: "sha256:" + sum(stored), Size: int64(len(stored)),
-				PlainDigest: "sha256:" + sum(data), PlainSize: int64(len(data)), Encrypted: true,
-			}
-			if diff := cmp.Diff(want, first); diff != "" {
-				t.Error(diff)
-			}
-			if bytes.Contains(stored, []byte("secret secret")) {
-				t.Error("stored in clear")
-			}
-			plain, err := age.Decrypt(bytes.NewReader(stored), identity)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got, err := io.ReadAll(plain); err != nil || !bytes.Equal(got, data) {
-				t.Errorf("decrypted %d bytes, %v", len(got), err)
-			}
-			second, err := s.PutItem(ctx, uid, bytes.NewReader(data))
-			if err != nil || second.Key == first.Key || second.PlainDigest != first.PlainDigest {
-				t.Errorf("a repeat: %+v, %v", second, err)
-			}
-			// The ledger stays readable.
-			wantIs(t, "creating", s.Create(ctx, "ledger/"+sum(stored), []byte("clear")), nil)
-			if got, err := s.Read(ctx, "ledger/"+sum(stored)); err != nil || string(got) != "clear" {
-				t.Errorf("read %q, %v", got, err)
-			}
+			encrypts(t, s, identity)
 		}
+	}
+}
+
+// encrypts fails unless items are encrypted to the identity, each time anew, and nothing else is.
+func encrypts(t *testing.T, s *store.Store, identity age.Identity) {
+	t.Helper()
+	ctx, data := t.Context(), bytes.Repeat([]byte("secret "), 20_000)
+	first, err := s.PutItem(ctx, uid, bytes.NewReader(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stored, err := s.Read(ctx, first.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := store.Object{
+		Key: "incidents/" + uid + "/items/" + sum(stored), Digest: "sha256:" + sum(stored), Size: int64(len(stored)),
+		PlainDigest: "sha256:" + sum(data), PlainSize: int64(len(data)), Encrypted: true,
+	}
+	if diff := cmp.Diff(want, first); diff != "" {
+		t.Error(diff)
+	}
+	if bytes.Contains(stored, data[:14]) {
+		t.Error("stored in clear")
+	}
+	plain, err := age.Decrypt(bytes.NewReader(stored), identity)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(plain); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("decrypted %d bytes, %v", len(got), err)
+	}
+	second, err := s.PutItem(ctx, uid, bytes.NewReader(data))
+	if err != nil || second.Key == first.Key || second.PlainDigest != first.PlainDigest {
+		t.Errorf("a repeat: %+v, %v", second, err)
+	}
+	// The ledger stays readable.
+	wantIs(t, "creating", s.Create(ctx, "ledger/"+sum(stored), []byte("clear")), nil)
+	if got, err := s.Read(ctx, "ledger/"+sum(stored)); err != nil || string(got) != "clear" {
+		t.Errorf("read %q, %v", got, err)
 	}
 }
 
@@ -298,27 +304,7 @@ func TestKeysThatAreRefused(t *testing.T) {
 		strings.Repeat("a", 256), strings.Repeat("a/", 300) + "a",
 	}
 	for _, key := range bad {
-		err := s.Create(ctx, key, []byte("x"))
-		if err == nil {
-			t.Errorf("created %q", key)
-		} else if strings.ContainsAny(err.Error(), "\x00\n") {
-			t.Errorf("the error repeats %q raw", key)
-		}
-		if _, err := s.Read(ctx, key); err == nil || errors.Is(err, store.ErrNotFound) {
-			t.Errorf("reading %q: %v", key, err)
-		}
-		if _, err := s.OpenReader(ctx, key); err == nil || errors.Is(err, store.ErrNotFound) {
-			t.Errorf("opening %q: %v", key, err)
-		}
-		if err := s.Delete(ctx, key); err == nil {
-			t.Errorf("deleted %q", key)
-		}
-		if err := s.Verify(ctx, store.Object{Key: key}); err == nil || errors.Is(err, store.ErrNotFound) {
-			t.Errorf("verifying %q: %v", key, err)
-		}
-		if _, err := s.PutItem(ctx, key, strings.NewReader("x")); err == nil && key != "a" {
-			t.Errorf("item of Incident %q", key)
-		}
+		refusesKey(t, s, key)
 	}
 	for _, uid := range []string{"a/b", ".hidden", "..", "", strings.Repeat("a", 65)} {
 		if _, err := s.PutItem(ctx, uid, strings.NewReader("x")); err == nil {
@@ -336,6 +322,33 @@ func TestKeysThatAreRefused(t *testing.T) {
 	wantKeys(t, s, "")
 	if entries, err := os.ReadDir(parent); err != nil || len(entries) != 2 {
 		t.Errorf("%v, %v", entries, err)
+	}
+}
+
+// refusesKey fails unless every operation refuses the key for what it is, and not because nothing is there.
+func refusesKey(t *testing.T, s *store.Store, key string) {
+	t.Helper()
+	ctx := t.Context()
+	err := s.Create(ctx, key, []byte("x"))
+	if err == nil {
+		t.Errorf("created %q", key)
+	} else if strings.ContainsAny(err.Error(), "\x00\n") {
+		t.Errorf("the error repeats %q raw", key)
+	}
+	if _, err := s.Read(ctx, key); err == nil || errors.Is(err, store.ErrNotFound) {
+		t.Errorf("reading %q: %v", key, err)
+	}
+	if _, err := s.OpenReader(ctx, key); err == nil || errors.Is(err, store.ErrNotFound) {
+		t.Errorf("opening %q: %v", key, err)
+	}
+	if err := s.Delete(ctx, key); err == nil {
+		t.Errorf("deleted %q", key)
+	}
+	if err := s.Verify(ctx, store.Object{Key: key}); err == nil || errors.Is(err, store.ErrNotFound) {
+		t.Errorf("verifying %q: %v", key, err)
+	}
+	if _, err := s.PutItem(ctx, key, strings.NewReader("x")); err == nil && key != "a" {
+		t.Errorf("item of Incident %q", key)
 	}
 }
 
