@@ -507,7 +507,7 @@ type EvidenceItem struct {
 	// +kubebuilder:validation:MaxLength=1024
 	Volume string `json:"volume,omitempty"`
 
-	// digest is the SHA-256 of what was collected, before encryption, where the operator has read it: "sha256:<hex>". Logs have the digest of their index, which has the digest of each log.
+	// digest is the SHA-256 of what was collected, before encryption, where the operator has read it: "sha256:<hex>". Logs have the digest of their zip, whose index.json has the digest of each log.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=128

@@ -65,7 +65,7 @@ func inTheBackground(x *Execution, item v1alpha1.EvidenceItem, fn func(context.C
 	x.Background.Forget(id)
 	var unstored *storeError
 	switch {
-	case errors.As(result.Err, &unstored) && x.Late(item):
+	case errors.As(result.Err, &unstored) && result.last:
 		return gap(item, shorten("could not be stored: "+explain.Clean(result.Err.Error()), maxMessage)), nil
 	case result.last:
 		return gap(item, shorten("not done before the deadline: "+explain.Clean(result.Err.Error()), maxMessage)), nil

@@ -86,11 +86,10 @@ type storeError struct{ err error }
 func (e *storeError) Error() string { return e.err.Error() }
 func (e *storeError) Unwrap() error { return e.err }
 
-// captured is what came of reading one log into the store.
+// captured is what came of reading one log.
 type captured struct {
-	// Object is where it is; zero when there was nothing to store.
+	// Object is where it is, if it is an object of its own; zero when there was nothing to store.
 	Object store.Object
-	Lines  int64
 	// Truncated says that the log went on beyond the bound; Incomplete that it ended before its end, and Problem why.
 	Truncated, Incomplete bool
 	Problem               string
@@ -98,9 +97,10 @@ type captured struct {
 	Answer string
 }
 
-// capture reads one log into the store.
+// capture reads one log.
 type capture struct {
-	source      LogSource
+	source LogSource
+	// sink and incidentUID are where read stores it; copy does without.
 	sink        Sink
 	incidentUID string
 	namespace   string
@@ -109,13 +109,27 @@ type capture struct {
 	maxBytes    int64
 	// until is when reading ends; what has arrived is stored even after that.
 	until time.Time
-	// confirm is asked when the log has ended whether it may be kept: an error of it means that nothing is stored.
+	// confirm, if it is set, is asked when the log has ended whether it may be kept: an error of it means that nothing is stored.
 	confirm func(context.Context) error
 }
 
-// read opens the log and stores it as it comes, in bounded memory. A log that breaks off or does not end is kept as far as it came. An error means that nothing was stored: a *storeError is the
-// store's, others are of the source.
+// read opens the log and stores it as it comes, as an object of its own. Otherwise it is like copy: an error means that nothing was stored.
 func (c *capture) read(ctx context.Context) (captured, error) {
+	var object store.Object
+	out, err := c.copy(ctx, func(log io.Reader) (err error) {
+		object, err = c.sink.PutItem(ctx, c.incidentUID, log)
+		return err
+	})
+	if err != nil {
+		return captured{}, err
+	}
+	out.Object = object
+	return out, nil
+}
+
+// copy opens the log and gives it to keep as it comes, in bounded memory. A log that breaks off or does not end is kept as far as it came; keep is not called where nothing came. A *storeError is of
+// keep; after any other error keep was not called, or what it was given ended with that error and must not be kept.
+func (c *capture) copy(ctx context.Context, keep func(io.Reader) error) (captured, error) {
 	reading, cancel := context.WithDeadline(ctx, c.until)
 	defer cancel()
 	opts := c.opts
@@ -131,11 +145,10 @@ func (c *capture) read(ctx context.Context) (captured, error) {
 			_ = body.Close() // everything that was wanted is there
 		}
 	}()
-	r := &logReader{ctx: ctx, reading: reading, src: body, left: c.maxBytes, confirm: c.confirm}
-	return c.store(ctx, r)
+	return c.pass(&logReader{ctx: ctx, reading: reading, src: body, left: c.maxBytes, confirm: c.confirm}, keep)
 }
 
-func (c *capture) store(ctx context.Context, r *logReader) (captured, error) {
+func (c *capture) pass(r *logReader, keep func(io.Reader) error) (captured, error) {
 	buffered := bufio.NewReaderSize(r, 64<<10)
 	head, err := buffered.Peek(maxAnswer)
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -156,14 +169,13 @@ func (c *capture) store(ctx context.Context, r *logReader) (captured, error) {
 		out.Answer = quote(string(head))
 		return out, nil
 	}
-	object, err := c.sink.PutItem(ctx, c.incidentUID, buffered)
+	err = keep(buffered)
 	if r.refused != nil {
 		return captured{}, r.refused
 	}
 	if err != nil {
 		return captured{}, &storeError{err: err}
 	}
-	out.Object = object
 	out.note(r)
 	if !stamped && out.Problem == "" {
 		out.Problem = "its first line has no time stamp"
@@ -173,14 +185,14 @@ func (c *capture) store(ctx context.Context, r *logReader) (captured, error) {
 
 // note says how the log ended.
 func (c *captured) note(r *logReader) {
-	c.Lines, c.Truncated = r.count(), r.truncated
+	c.Truncated = r.truncated
 	if r.problem != nil {
 		c.Incomplete, c.Problem = true, quote(r.problem.Error())
 	}
 }
 
 // errDeadline is the problem of a log that did not end in time.
-var errDeadline = errors.New("it had not ended at the deadline")
+var errDeadline = errors.New("it had not ended when the time for it was over")
 
 // logReader ends cleanly whatever the log does: at its end, at the bound, at the deadline, or when it breaks off. It fails, so that nothing is stored, only when what it has read must not be kept.
 type logReader struct {
@@ -190,9 +202,6 @@ type logReader struct {
 	left    int64
 	confirm func(context.Context) error
 
-	lines     int64
-	last      byte
-	any       bool
 	truncated bool
 	problem   error
 	// refused is why nothing may be kept; end is what every further read returns.
@@ -221,28 +230,11 @@ func (r *logReader) Read(p []byte) (int, error) {
 		r.truncated = true
 		return 0, r.finish(nil)
 	}
-	r.see(p[:n])
+	r.left -= int64(n)
 	if err != nil {
 		err = r.finish(err)
 	}
 	return n, err
-}
-
-func (r *logReader) see(p []byte) {
-	if len(p) == 0 {
-		return
-	}
-	r.left -= int64(len(p))
-	r.lines += int64(bytes.Count(p, []byte("\n")))
-	r.last, r.any = p[len(p)-1], true
-}
-
-// count returns the number of lines; one that has no end counts too.
-func (r *logReader) count() int64 {
-	if r.any && r.last != '\n' {
-		return r.lines + 1
-	}
-	return r.lines
 }
 
 // finish decides what the end of the stream means.

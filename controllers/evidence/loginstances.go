@@ -88,3 +88,13 @@ func notStarted(status corev1.ContainerStatus) string {
 	}
 	return "it has not started"
 }
+
+// identify returns what the instance of the container is now.
+func identify(pod *corev1.Pod, log *podLog) (containerID, imageID string) {
+	for _, now := range instances(pod) {
+		if now.Container == log.Container && now.Instance == log.Instance {
+			return now.ContainerID, now.ImageID
+		}
+	}
+	return "", ""
+}

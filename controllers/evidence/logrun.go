@@ -1,14 +1,11 @@
 package evidence
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
-	"sync"
+	"io"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -19,7 +16,14 @@ import (
 	"cofferdam.dev/cofferdam/controllers/store"
 )
 
-// logRun is one try at the logs of one pod.
+const (
+	// logPause is between two rounds of asking for what could not be had.
+	logPause = 2 * time.Second
+	// lookLimit is how long one look at the pod may take.
+	lookLimit = 30 * time.Second
+)
+
+// logRun is one try at the logs of one pod. It reads one after the other into one zip.
 type logRun struct {
 	attempt
 
@@ -28,176 +32,224 @@ type logRun struct {
 	incidentUID string
 	item        v1alpha1.EvidenceItem
 	maxBytes    int64
-	pod         *podLogs
 
-	mu sync.Mutex
-	// lost is why the pod has no more logs; unstored what the store failed with; unknown what else was in the way.
-	lost, unstored, unknown error
+	node    string
+	logs    []*podLog
+	archive logArchive
+	// lost is why the pod has no more logs; unknown why it could not be looked at the last time.
+	lost, unknown error
 }
 
-// do reads what has not been read yet, and settles the item when nothing more is to be had or its time is over.
+// do reads the logs, and settles the item unless nothing could be had and there is time to ask again. Once something was had, it waits for the rest itself: what is in the zip may not be there to be read a second time.
 func (r *logRun) do(ctx context.Context) Result {
-	if pod, err := r.look(ctx); err != nil {
-		r.failed(err)
-	} else {
-		r.pod.merge(pod)
-		r.readAll(ctx)
-	}
-	if ctx.Err() != nil {
+	reading, stop := context.WithCancel(ctx)
+	defer stop()
+	r.node, r.logs, r.lost, r.unknown = "", nil, nil, nil
+	r.archive = logArchive{failed: stop, put: func(log io.Reader) (store.Object, error) { return r.sink.PutItem(ctx, r.incidentUID, log) }}
+	// The zip is abandoned in every case in which it was not finished, so that the store does not wait for more of it.
+	defer func() { _ = r.archive.abandon() }()
+	r.readAll(reading)
+	switch {
+	case ctx.Err() != nil:
 		return Result{Err: fmt.Errorf("reading logs: %w", ctx.Err())}
+	case reading.Err() != nil:
+		return Result{Err: &storeError{err: r.archive.abandon()}}
 	}
-	if r.unstored != nil {
-		return Result{Err: r.unstored}
-	}
-	if err := r.unfinished(); err != nil && !r.over() {
+	r.distrust("it could not be made sure that the pod was not replaced by a namesake while it was read")
+	index := r.index()
+	if err := r.unfinished(); err != nil && !r.over() && !(r.archive.begun() && index.worthKeeping()) {
 		return Result{Err: err}
 	}
-	return r.settle(ctx)
+	return r.settle(ctx, index)
 }
 
-// look returns the pod if it is the one that the item is about.
+// readAll reads the logs. The pod is looked at before and after each: GetLogs goes by its name. What could not be had is asked for again in the next round.
+func (r *logRun) readAll(ctx context.Context) {
+	until := r.until()
+	for round := 0; ; {
+		pod, err := r.look(ctx)
+		switch {
+		case r.lost != nil:
+			return
+		case err == nil:
+			r.merge(pod)
+			log, remaining := r.turn(round)
+			if remaining == 0 || ctx.Err() != nil || !time.Now().Before(until) {
+				return
+			}
+			if log != nil {
+				log.next = round + 1
+				r.read(ctx, log, time.Now().Add(time.Until(until)/time.Duration(remaining)))
+				continue
+			}
+			round++
+		}
+		if !r.archive.begun() || !r.pause(ctx, until) {
+			return // nothing is lost by trying the whole again, in another pass
+		}
+	}
+}
+
+// pause waits before something is asked for again, and reports whether there is time for that. A log of which only the last look is missing may wait a little longer.
+func (r *logRun) pause(ctx context.Context, until time.Time) bool {
+	for _, log := range r.logs {
+		if log.unconfirmed {
+			until = until.Add(lateTurn)
+			break
+		}
+	}
+	if !time.Now().Add(logPause).Before(until) {
+		return false
+	}
+	timer := time.NewTimer(logPause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// look returns the pod if it is the one that the item is about, and notes what that means for the logs that were read since the last look.
 func (r *logRun) look(ctx context.Context) (*corev1.Pod, error) {
-	return samePod(ctx, r.source, r.item.Subject)
-}
-
-// failed notes why a log could not be had, where the reason is not the log's own.
-func (r *logRun) failed(err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	var unstored *storeError
+	ctx, cancel := context.WithTimeout(ctx, lookLimit)
+	defer cancel()
+	pod, err := samePod(ctx, r.source, r.item.Subject)
+	r.unknown = nil
 	switch {
-	case errors.Is(err, errGone), errors.Is(err, errReplaced):
+	case err == nil:
+		r.confirm(pod)
+	case errors.Is(err, errGone):
 		r.lost = err
-	case errors.As(err, &unstored):
-		r.unstored = err
+		for _, log := range r.logs {
+			if log.unconfirmed {
+				log.unconfirmed = false
+				log.remark("the pod was deleted while it was read")
+			}
+		}
+	case errors.Is(err, errReplaced):
+		r.lost = err
+		r.distrust("the pod was replaced by a namesake while it was read")
 	default:
 		r.unknown = err
 	}
+	return pod, err
 }
 
-func (r *logRun) gone() error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.lost
+// confirm takes the logs that were read since the last look for those of the pod: no UID comes back once its name has another.
+func (r *logRun) confirm(pod *corev1.Pod) {
+	for _, log := range r.logs {
+		if !log.unconfirmed {
+			continue
+		}
+		log.unconfirmed = false
+		id, image := identify(pod, log)
+		switch {
+		case log.ContainerID == "" && log.Instance == instanceCurrent:
+			log.ContainerID, log.ImageID = id, image // it has started meanwhile
+		case log.ContainerID != "" && log.ContainerID != id:
+			log.remark("the container was restarted while it was read")
+		}
+	}
 }
 
-// readAll reads the logs, a few at a time.
-func (r *logRun) readAll(ctx context.Context) {
-	until := r.until()
-	var all sync.WaitGroup
-	slots := make(chan struct{}, logsAtOnce)
-	for _, log := range r.pod.logs {
+// distrust marks the logs that may be of another pod, wholly or from somewhere on. They cannot be taken back out of a zip that is on its way into the store.
+func (r *logRun) distrust(why string) {
+	for _, log := range r.logs {
+		if log.unconfirmed {
+			log.unconfirmed, log.Untrusted = false, true
+			log.remark(why)
+		}
+	}
+}
+
+// merge takes over what instances the pod has now. Each log has one place, by container and instance: one that was read stays, even if the container was restarted since.
+func (r *logRun) merge(pod *corev1.Pod) {
+	r.node = pod.Spec.NodeName
+	listed := instances(pod)
+	var read []*podLog
+	for _, log := range r.logs {
+		if log.done && !log.Absent {
+			read = append(read, log)
+		}
+	}
+	for _, now := range listed {
+		known := r.find(now)
+		switch {
+		case known == nil && !containsLog(read, now):
+			r.logs = append(r.logs, now)
+		case known != nil && (!known.done || known.Absent) && known.ContainerID != now.ContainerID:
+			known.relist(now, read, listed)
+		}
+	}
+}
+
+func (r *logRun) find(now *podLog) *podLog {
+	for _, log := range r.logs {
+		if log.Container == now.Container && log.Instance == now.Instance {
+			return log
+		}
+	}
+	return nil
+}
+
+// turn returns the log whose turn it is in the round, nil if there is none, and how many are still to be had.
+func (r *logRun) turn(round int) (first *podLog, remaining int) {
+	for _, log := range r.logs {
 		if log.done {
 			continue
 		}
-		slots <- struct{}{}
-		all.Go(func() {
-			defer func() { <-slots }()
-			defer func() {
-				if err := panicked(ctx, recover()); err != nil {
-					r.failed(err)
-				}
-			}()
-			if r.gone() == nil && ctx.Err() == nil && time.Now().Before(until) {
-				r.read(ctx, log, capture{
-					source: r.source, sink: r.sink, incidentUID: r.incidentUID, namespace: r.item.Subject.Namespace, pod: r.item.Subject.Name,
-					opts:     corev1.PodLogOptions{Container: log.Container, Previous: log.Instance == instancePrevious, Timestamps: true},
-					maxBytes: r.maxBytes, until: until,
-				})
-			}
-		})
+		remaining++
+		if first == nil && log.next <= round {
+			first = log
+		}
 	}
-	all.Wait()
+	return first, remaining
 }
 
-// read reads one log. GetLogs goes by the pod's name, so the pod is looked at before and after.
-func (r *logRun) read(ctx context.Context, log *podLog, c capture) {
-	if _, err := r.look(ctx); err != nil {
-		r.failed(err)
+// read reads one log into the zip, until its share of the time is used up.
+func (r *logRun) read(ctx context.Context, log *podLog, until time.Time) {
+	name, err := log.memberName()
+	if err != nil {
+		log.done, log.Problem = true, quote(err.Error())
 		return
 	}
-	var meanwhile string
-	c.confirm = func(ctx context.Context) error {
-		pod, err := r.look(ctx)
-		switch {
-		case errors.Is(err, errGone):
-			r.failed(err)
-			meanwhile = "the pod was deleted while it was read"
-			return nil
-		case err == nil && log.ContainerID == "" && log.Instance == instanceCurrent:
-			log.ContainerID, log.ImageID = identify(pod, log) // it has started meanwhile
-		case err == nil && log.Instance == instanceCurrent && !hasInstance(pod, log):
-			meanwhile = "the container was restarted while it was read"
+	kept := newTally()
+	defer func() {
+		if err := panicked(ctx, recover()); err != nil {
+			log.took(captured{Incomplete: true, Problem: quote(err.Error())})
 		}
-		return err
+		if log.Member != "" {
+			kept.note(log)
+		}
+	}()
+	c := capture{
+		source: r.source, namespace: r.item.Subject.Namespace, pod: r.item.Subject.Name,
+		opts:     corev1.PodLogOptions{Container: log.Container, Previous: log.Instance == instancePrevious, Timestamps: true},
+		maxBytes: r.maxBytes, until: until,
 	}
-	got, err := c.read(ctx)
+	got, err := c.copy(ctx, func(text io.Reader) error {
+		member, err := r.archive.create(ctx, name, r.time())
+		if err != nil {
+			return err
+		}
+		log.Member = name
+		_, err = io.Copy(io.MultiWriter(member, kept), text)
+		return err
+	})
 	switch {
 	case err == nil:
-		log.keep(got, meanwhile)
+		log.took(got)
 	case apierrors.IsNotFound(err), apierrors.IsBadRequest(err):
 		// The kubelet's answers to who asks for what it does not have; the server's when the pod is gone.
-		if _, gone := r.look(ctx); gone != nil {
-			r.failed(gone)
-			return
+		if _, other := r.look(ctx); other == nil {
+			log.refuse(quote(err.Error()))
 		}
-		log.refuse(quote(err.Error()))
-	case errors.Is(err, errReplaced):
-		log.Problem = "the pod was replaced by a namesake while it was read; what had come was not kept"
-		r.failed(err)
+	case ctx.Err() == nil && !time.Now().Before(until):
+		log.took(captured{Incomplete: true, Problem: errDeadline.Error()})
 	default:
-		var unstored *storeError
-		if !errors.As(err, &unstored) {
-			log.Problem = quote(err.Error())
-		}
-		r.failed(err)
-	}
-}
-
-// hasInstance reports whether the instance that was to be read is still the container's current one.
-func hasInstance(pod *corev1.Pod, log *podLog) bool {
-	id, _ := identify(pod, log)
-	return id == log.ContainerID
-}
-
-// identify returns what the current instance of the container is.
-func identify(pod *corev1.Pod, log *podLog) (containerID, imageID string) {
-	for _, now := range instances(pod) {
-		if now.Container == log.Container && now.Instance == instanceCurrent {
-			return now.ContainerID, now.ImageID
-		}
-	}
-	return "", ""
-}
-
-// keep takes what has come of a log, unless more of it came before. A log that breaks off is tried again, a few times, because each try takes room in the store.
-func (l *podLog) keep(got captured, meanwhile string) {
-	if got.Answer != "" {
-		l.refuse(got.Answer)
-		return
-	}
-	if got.Incomplete {
-		l.breaks++
-	}
-	l.done = !got.Incomplete || l.breaks >= maxBreaks
-	if got.Incomplete && got.Object.PlainSize < l.Bytes {
-		return
-	}
-	l.Bytes, l.Lines, l.Key, l.Digest, l.StoredDigest = got.Object.PlainSize, got.Lines, got.Object.Key, got.Object.PlainDigest, ""
-	if got.Object.Encrypted {
-		l.StoredDigest = got.Object.Digest
-	}
-	l.Truncated, l.Incomplete, l.Absent, l.Problem = got.Truncated, got.Incomplete, false, got.Problem
-	if meanwhile != "" {
-		l.Problem = strings.TrimPrefix(l.Problem+"; "+meanwhile, "; ")
-	}
-}
-
-// refuse takes the kubelet's word that it has no such log. That is nothing to miss where the container has never started.
-func (l *podLog) refuse(why string) {
-	l.done = true
-	if l.Key == "" {
-		l.Problem, l.Absent = why, l.Instance == instanceCurrent && l.ContainerID == ""
+		log.Problem = quote(err.Error()) // to be asked for again; if it is the store that has failed, with all the others
 	}
 }
 
@@ -209,7 +261,7 @@ func (r *logRun) unfinished() error {
 	if r.unknown != nil {
 		return r.unknown
 	}
-	for _, log := range r.pod.logs {
+	for _, log := range r.logs {
 		if !log.done {
 			return fmt.Errorf("the log of container %s (%s): %s", log.Container, log.Instance, log.Problem)
 		}
@@ -217,20 +269,16 @@ func (r *logRun) unfinished() error {
 	return nil
 }
 
-// settle stores the index and says what is in it.
-func (r *logRun) settle(ctx context.Context) Result {
-	item, index := r.item, r.index()
+// settle sees to it that the store has the zip, and says what is in it.
+func (r *logRun) settle(ctx context.Context, index *Index) Result {
+	item := r.item
 	item.TakenAt = index.TakenAt
 	item.Message = shorten(index.summary(), maxMessage)
 	if !index.worthKeeping() {
 		return Result{Item: gap(item, cmp.Or(item.Message, "the pod has no containers"))}
 	}
-	raw, err := json.MarshalIndent(index, "", "  ")
+	object, err := r.archive.finish(ctx, index)
 	if err != nil {
-		return Result{Err: fmt.Errorf("encoding the index of logs: %w", err)}
-	}
-	var object store.Object
-	if object, err = r.sink.PutItem(ctx, r.incidentUID, bytes.NewReader(raw)); err != nil {
 		return Result{Err: &storeError{err: err}}
 	}
 	item = Stored(item, object)
@@ -239,16 +287,16 @@ func (r *logRun) settle(ctx context.Context) Result {
 }
 
 func (r *logRun) index() *Index {
-	index := &Index{Pod: r.item.Subject, Node: r.pod.node, TakenAt: metav1.NewTime(r.time()), Logs: []IndexedLog{}}
+	index := &Index{Pod: r.item.Subject, Node: r.node, TakenAt: metav1.NewTime(r.time()), Logs: []IndexedLog{}}
 	switch {
 	case r.lost != nil:
 		index.Note = r.lost.Error()
 	case r.unknown != nil:
 		index.Note = quote(r.unknown.Error())
 	}
-	for _, log := range r.pod.logs {
+	for _, log := range r.logs {
 		entry := log.IndexedLog
-		if !log.done && entry.Key == "" && entry.Problem == "" {
+		if !log.done && entry.Problem == "" {
 			entry.Problem = "it was not read before the deadline"
 			if r.lost != nil {
 				entry.Problem = r.lost.Error()
@@ -257,65 +305,4 @@ func (r *logRun) index() *Index {
 		index.Logs = append(index.Logs, entry)
 	}
 	return index
-}
-
-// worthKeeping reports whether there is a log, or the certainty that there is none.
-func (i *Index) worthKeeping() bool {
-	absent := 0
-	for _, log := range i.Logs {
-		switch {
-		case log.Key != "", log.Problem == "":
-			return true
-		case log.Absent:
-			absent++
-		}
-	}
-	return absent > 0 && absent == len(i.Logs)
-}
-
-// summary says what the logs lack, in one line; nothing if they lack nothing.
-func (i *Index) summary() string {
-	var truncated, incomplete, unread, absent, remarks []string
-	for _, log := range i.Logs {
-		name := log.Container
-		if log.Instance != instanceCurrent {
-			name += " (" + log.Instance + ")"
-		}
-		switch {
-		case log.Absent:
-			absent = append(absent, name)
-		case log.Key == "" && log.Problem != "":
-			unread = append(unread, name+": "+log.Problem)
-		case log.Incomplete:
-			incomplete = append(incomplete, name+": "+log.Problem)
-		case log.Truncated:
-			truncated = append(truncated, name)
-		case log.Problem != "":
-			remarks = append(remarks, name+": "+log.Problem)
-		}
-	}
-	var out []string
-	for _, part := range []struct {
-		what  string
-		names []string
-	}{
-		{"could not be read", unread}, {"incomplete", incomplete}, {"cut at the length that the ContainmentPolicy sets", truncated}, {"remarks", remarks}, {"never started", absent},
-	} {
-		if len(part.names) > 0 {
-			out = append(out, fmt.Sprintf("%s: %s", part.what, listed(part.names)))
-		}
-	}
-	if i.Note != "" {
-		out = append(out, i.Note)
-	}
-	return strings.Join(out, "; ")
-}
-
-// listed names the first few.
-func listed(names []string) string {
-	const most = 4
-	if more := len(names) - most; more > 0 {
-		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), more)
-	}
-	return strings.Join(names, ", ")
 }

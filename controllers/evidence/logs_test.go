@@ -1,6 +1,7 @@
 package evidence
 
 import (
+	"archive/zip"
 	"bytes"
 	"cmp"
 	"context"
@@ -8,9 +9,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"maps"
+	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -247,21 +249,71 @@ func withLogs(t *testing.T, w *logWorld, test func(t *testing.T, w *logWorld)) {
 	})
 }
 
-// index reads the index that the item says is stored.
-func (w *logWorld) index(t *testing.T) *Index {
+// zipped is the zip that the item says is stored, the only object there is.
+func (w *logWorld) zipped(t *testing.T) []byte {
 	t.Helper()
-	raw, found := w.sink.(*vault).objects[w.item.Location]
-	if !found {
-		t.Fatalf("nothing is stored at %q", w.item.Location)
+	objects := w.sink.(*vault).objects
+	raw, found := objects[w.item.Location]
+	if !found || len(objects) != 1 {
+		t.Fatalf("%d objects are stored, one of them at %q: %v", len(objects), w.item.Location, found)
 	}
 	if got := digestHex(raw); got != w.item.Digest || w.item.Size != int64(len(raw)) {
-		t.Errorf("item has digest %s and size %d, the index %s and %d", w.item.Digest, w.item.Size, got, len(raw))
+		t.Errorf("item has digest %s and size %d, the zip %s and %d", w.item.Digest, w.item.Size, got, len(raw))
 	}
-	index, err := ReadIndex(bytes.NewReader(raw))
+	return raw
+}
+
+// index reads the index of the zip.
+func (w *logWorld) index(t *testing.T) *Index {
+	t.Helper()
+	raw := w.zipped(t)
+	index, err := ReadIndex(bytes.NewReader(raw), int64(len(raw)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return index
+}
+
+// members unpacks the logs of a zip. What the index says of each is compared with what is there.
+func members(t *testing.T, raw []byte) map[string]string {
+	t.Helper()
+	archive, err := zip.NewReader(bytes.NewReader(raw), int64(len(raw)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if last := archive.File[len(archive.File)-1].Name; last != "index.json" {
+		t.Errorf("the last member is %q, want the index", last)
+	}
+	out := map[string]string{}
+	for _, f := range archive.File[:len(archive.File)-1] {
+		r, err := f.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(r) // compares the checksum too
+		if _, twice := out[f.Name]; err != nil || twice || !filepath.IsLocal(f.Name) {
+			t.Errorf("member %q: %v, twice: %v", f.Name, err, twice)
+		}
+		out[f.Name] = string(text)
+	}
+	index, err := ReadIndex(bytes.NewReader(raw), int64(len(raw)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	indexed := 0
+	for _, log := range index.Logs {
+		text, found := out[log.Member]
+		if found {
+			indexed++
+		}
+		if found != (log.Member != "") || found != (log.Digest != "") || found && log.Digest != digestHex([]byte(text)) || int64(len(text)) != log.Bytes || (log.Bytes > 0) != (log.Lines > 0) {
+			t.Errorf("member %q (found: %v) has %d bytes with digest %s; the index says %+v", log.Member, found, len(text), digestHex([]byte(text)), log)
+		}
+	}
+	if indexed != len(out) {
+		t.Errorf("%d of %d members are in the index", indexed, len(out))
+	}
+	return out
 }
 
 func digestHex(data []byte) string {
@@ -426,14 +478,14 @@ func TestLogsCollect(t *testing.T) {
 		"an answer that will not change": {
 			source: &script{pod: onePod()}, state: v1alpha1.EvidenceGap, message: "could not be read: app",
 		},
-		"breaks off again and again": {
+		"breaks off": {
 			source: &script{pod: onePod(), logs: map[string]answer{"app": breaks(line, errors.New("connection\x1b[31m reset"))}}, state: v1alpha1.EvidenceCollected,
 			message: "incomplete: app: it broke off: connection�[31m reset",
-			logs:    []IndexedLog{{Container: "app", Bytes: int64(len(line)), Lines: 1, Incomplete: true, Problem: "connection"}}, seconds: 10,
+			logs:    []IndexedLog{{Container: "app", Bytes: int64(len(line)), Lines: 1, Incomplete: true, Problem: "connection"}}, seconds: 2,
 		},
 		"does not end": {
-			source: &script{pod: onePod(), logs: map[string]answer{"app": hangs(line)}}, state: v1alpha1.EvidenceCollected, message: "had not ended at the deadline",
-			logs: []IndexedLog{{Container: "app", Bytes: int64(len(line)), Lines: 1, Incomplete: true, Problem: "deadline"}}, seconds: 602,
+			source: &script{pod: onePod(), logs: map[string]answer{"app": hangs(line)}}, state: v1alpha1.EvidenceCollected, message: "had not ended when the time for it was over",
+			logs: []IndexedLog{{Container: "app", Bytes: int64(len(line)), Lines: 1, Incomplete: true, Problem: "time for it was over"}}, seconds: 602,
 		},
 	}
 	for name, tc := range cases {
@@ -473,35 +525,49 @@ func checkIndex(t *testing.T, w *logWorld, want []IndexedLog) {
 	if index.Node != "node-a" || index.Pod != w.item.Subject || !index.TakenAt.Equal(&w.item.TakenAt) && w.item.TakenAt.Sub(index.TakenAt.Time) >= time.Second {
 		t.Errorf("the index is about %+v on %q at %s", index.Pod, index.Node, index.TakenAt)
 	}
-	if diff := gocmp.Diff(want, index.Logs, cmpopts.IgnoreFields(IndexedLog{}, "Kind", "Instance", "ContainerID", "ImageID", "Key", "Digest", "Problem")); diff != "" {
+	if diff := gocmp.Diff(want, index.Logs, cmpopts.IgnoreFields(IndexedLog{}, "Kind", "Instance", "ContainerID", "ImageID", "Member", "Digest", "Problem")); diff != "" {
 		t.Errorf("index (-want +got):\n%s", diff)
 	}
 	for i, log := range index.Logs {
 		if i < len(want) && (!strings.Contains(log.Problem, want[i].Problem) || want[i].Problem == "" && log.Problem != "") {
 			t.Errorf("problem of log %d is %q, want %q", i, log.Problem, want[i].Problem)
 		}
-		raw, stored := w.sink.(*vault).objects[log.Key]
-		if stored != (log.Bytes > 0) || stored && (digestHex(raw) != log.Digest || int64(len(raw)) != log.Bytes) {
-			t.Errorf("log %d: stored %v, %d bytes with digest %s; the index says %d with %s", i, stored, len(raw), digestHex(raw), log.Bytes, log.Digest)
-		}
 	}
+	members(t, w.zipped(t))
 }
 
-// What came of a log that breaks off is kept, and a repeat that brings all of it takes its place.
-func TestLogsBreakOffAndRecover(t *testing.T) {
-	tries := 0
-	source := &script{pod: onePod(), logs: map[string]answer{"app": func(ctx context.Context, o *corev1.PodLogOptions) (io.ReadCloser, error) {
-		if tries++; tries == 1 {
-			return breaks(stamp+"a\n", io.ErrUnexpectedEOF)(ctx, o)
-		}
-		return says(stamp+"a\n"+stamp+"b\n")(ctx, o)
-	}}}
+// What came of a log that breaks off is kept, and the others are read all the same; one of which nothing has come is asked for again.
+func TestLogsThatBreakOff(t *testing.T) {
+	tries, reset := 0, errors.New("reset by peer")
+	source := &script{pod: manyContainers("a", "b", "c", "d"), logs: map[string]answer{
+		"a": says(stamp + "a\n"), "b": breaks(stamp+"b\n"+stamp+"cut", reset), "c": says(stamp + "c\n"),
+		"d": func(ctx context.Context, o *corev1.PodLogOptions) (io.ReadCloser, error) {
+			if tries++; tries < 4 {
+				return breaks("", reset)(ctx, o)
+			}
+			return says(stamp+"d\n")(ctx, o)
+		},
+	}}
 	withLogs(t, &logWorld{source: source, sink: &vault{}}, func(t *testing.T, w *logWorld) {
-		errs := w.passes(t)
-		checkLogItem(t, w, v1alpha1.EvidenceCollected, "")
-		checkIndex(t, w, []IndexedLog{{Container: "app", Bytes: int64(2*len(stamp) + 4), Lines: 2}})
-		if len(errs) != 1 || !strings.Contains(errs[0], "broke off") {
-			t.Errorf("errors = %v, want the one of the first try", errs)
+		if errs := w.passes(t); len(errs) > 0 {
+			t.Errorf("errors = %v, want one try", errs)
+		}
+		checkLogItem(t, w, v1alpha1.EvidenceCollected, "incomplete: b: it broke off: reset by peer")
+		size := int64(len(stamp) + 2)
+		checkIndex(t, w, []IndexedLog{
+			{Container: "a", Bytes: size, Lines: 1}, {Container: "b", Bytes: 2*size + 1, Lines: 2, Incomplete: true, Problem: "reset by peer"},
+			{Container: "c", Bytes: size, Lines: 1}, {Container: "d", Bytes: size, Lines: 1},
+		})
+	})
+}
+
+// manyContainers is a pod with containers of those names, all of which run.
+func manyContainers(names ...string) *corev1.Pod {
+	return onePod(func(p *corev1.Pod) {
+		p.Spec.Containers, p.Status.ContainerStatuses = nil, nil
+		for _, name := range names {
+			p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: name})
+			p.Status.ContainerStatuses = append(p.Status.ContainerStatuses, runningStatus(name, 0))
 		}
 	})
 }
@@ -509,10 +575,7 @@ func TestLogsBreakOffAndRecover(t *testing.T) {
 // A repeat asks only for what is missing.
 func TestLogsAreNotReadTwice(t *testing.T) {
 	tries := 0
-	source := &script{pod: onePod(func(p *corev1.Pod) {
-		p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "side"})
-		p.Status.ContainerStatuses = append(p.Status.ContainerStatuses, runningStatus("side", 0))
-	}), logs: map[string]answer{"app": says(stamp + "a\n"), "side": func(ctx context.Context, o *corev1.PodLogOptions) (io.ReadCloser, error) {
+	source := &script{pod: manyContainers("app", "side"), logs: map[string]answer{"app": says(stamp + "a\n"), "side": func(ctx context.Context, o *corev1.PodLogOptions) (io.ReadCloser, error) {
 		if tries++; tries < 3 {
 			return nil, unavailable
 		}
@@ -524,53 +587,86 @@ func TestLogsAreNotReadTwice(t *testing.T) {
 		if diff := gocmp.Diff(map[string]int{"app": 1, "side": 3}, source.opened); diff != "" {
 			t.Errorf("requests (-want +got):\n%s", diff)
 		}
-		if len(w.logs.known.tasks) > 0 {
-			t.Error("what is settled is still remembered")
+		if puts := w.sink.(*vault).puts; puts != 1 {
+			t.Errorf("%d objects were stored on the way, want the one", puts)
 		}
 	})
 }
 
 func TestLogsOfAPodThatIsReplacedMidStream(t *testing.T) {
+	line := stamp + "whose?\n"
 	for name, tc := range map[string]struct {
-		world   func(*script)
-		state   v1alpha1.EvidenceState
-		message string
-		kept    int // objects in the store
+		containers []string
+		look       int // at which the world is another; the first is before the first stream, the second after it
+		world      func(*script) error
+		state      v1alpha1.EvidenceState
+		message    string
+		untrusted  map[string]bool // what is stored, by container
 	}{
-		"by its namesake": {func(s *script) { s.pod.UID = "other" }, v1alpha1.EvidenceGap, "replaced by a namesake", 0},
-		"by nothing":      {func(s *script) { s.pod = nil }, v1alpha1.EvidenceCollected, "deleted while it was read", 2},
-		"by a restart":    {func(s *script) { s.pod.Status.ContainerStatuses[0] = runningStatus("app", 1) }, v1alpha1.EvidenceCollected, "restarted while it was read", 2},
+		"by its namesake": {[]string{"a"}, 2, replaced, v1alpha1.EvidenceGap, "not to be trusted: a: the pod was replaced by a namesake while it was read", nil},
+		"by its namesake, after the first": {
+			[]string{"a", "b", "c"}, 3, replaced, v1alpha1.EvidenceCollected,
+			"could not be read: c: the pod was replaced by a namesake; not to be trusted: b: the pod was replaced by a namesake while it was read", map[string]bool{"a": false, "b": true},
+		},
+		"before the last look could be had": {[]string{"a", "b"}, 3, replacedInTheDark, v1alpha1.EvidenceCollected, "not to be trusted: b: the pod was replaced", map[string]bool{"a": false, "b": true}},
+		"by nobody knows what":              {[]string{"a", "b"}, 3, away, v1alpha1.EvidenceCollected, "not to be trusted: b: it could not be made sure", map[string]bool{"a": false, "b": true}},
+		"by nothing":                        {[]string{"a"}, 2, deleted, v1alpha1.EvidenceCollected, "deleted while it was read", map[string]bool{"a": false}},
+		"by a restart":                      {[]string{"a"}, 2, restartedIt, v1alpha1.EvidenceCollected, "restarted while it was read", map[string]bool{"a": false}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			// The first look is at the whole, the second before the stream, the third after it.
-			source := &script{pod: onePod(), logs: map[string]answer{"app": says(stamp + "whose?\n")}, onLook: func(s *script, n int) error {
-				if n == 3 {
-					tc.world(s)
+			source := &script{pod: manyContainers(tc.containers...), logs: map[string]answer{}, onLook: func(s *script, n int) error {
+				if n < tc.look {
+					return nil
 				}
-				return nil
+				return tc.world(s)
 			}}
+			for _, c := range tc.containers {
+				source.logs[c] = says(line)
+			}
 			withLogs(t, &logWorld{source: source, sink: &vault{}}, func(t *testing.T, w *logWorld) {
 				w.passes(t)
 				checkLogItem(t, w, tc.state, tc.message)
-				if got := len(w.sink.(*vault).objects); got != tc.kept {
-					t.Errorf("%d objects are stored, want %d", got, tc.kept)
+				if tc.untrusted == nil {
+					if got := len(w.sink.(*vault).objects); got > 0 {
+						t.Errorf("%d objects are stored, want none", got)
+					}
+					return
 				}
+				got := map[string]bool{}
+				for _, log := range w.index(t).Logs {
+					if log.Member != "" {
+						got[log.Container] = log.Untrusted
+					}
+				}
+				if diff := gocmp.Diff(tc.untrusted, got); diff != "" {
+					t.Errorf("untrusted logs (-want +got):\n%s", diff)
+				}
+				members(t, w.zipped(t))
 			})
 		})
 	}
 }
 
+// What may happen to the pod of a script.
+func replaced(s *script) error { s.pod.UID = "other"; return nil }
+func deleted(s *script) error  { s.pod = nil; return nil }
+func away(*script) error       { return unavailable }
+func restartedIt(s *script) error {
+	s.pod.Status.ContainerStatuses[0] = endedBefore(runningStatus("a", 1), "containerd://a0")
+	return nil
+}
+
+// replacedInTheDark is only seen a while after it has happened.
+func replacedInTheDark(s *script) error {
+	if s.pod.UID = "other"; s.looks < 10 {
+		return unavailable
+	}
+	return nil
+}
+
 // What was got before the pod went stays.
 func TestLogsOfAPodThatGoesBetweenStreams(t *testing.T) {
-	pod := onePod(func(p *corev1.Pod) {
-		p.Spec.Containers = nil
-		p.Status.ContainerStatuses = nil
-		for i := range 40 {
-			name := fmt.Sprintf("c%02d", i)
-			p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: name})
-			p.Status.ContainerStatuses = append(p.Status.ContainerStatuses, runningStatus(name, 0))
-		}
-	})
+	pod := manyContainers(numbered(40)...)
 	source := &script{pod: pod, logs: map[string]answer{}, onLook: func(s *script, n int) error {
 		if n == 20 {
 			s.pod = nil
@@ -585,62 +681,263 @@ func TestLogsOfAPodThatGoesBetweenStreams(t *testing.T) {
 		checkLogItem(t, w, v1alpha1.EvidenceCollected, "could not be read: ")
 		index, kept := w.index(t), 0
 		for _, log := range index.Logs {
-			if log.Key != "" {
+			if log.Member != "" {
 				kept++
 			} else if log.Problem != "the pod is gone" {
 				t.Errorf("%s has the problem %q", log.Container, log.Problem)
 			}
 		}
-		if kept == 0 || kept == 40 || len(index.Logs) != 40 || index.Note != "the pod is gone" {
+		if kept != 19 || len(index.Logs) != 40 || index.Note != "the pod is gone" {
 			t.Errorf("%d of %d logs were kept, note %q", kept, len(index.Logs), index.Note)
 		}
 	})
 }
 
+// numbered returns so many names of containers.
+func numbered(n int) []string {
+	names := make([]string, n)
+	for i := range names {
+		names[i] = fmt.Sprintf("c%02d", i)
+	}
+	return names
+}
+
+// Logs that do not end cost the others nothing: each has its share of the time, and what one does not need is the others'.
 func TestLogsOfFortyContainers(t *testing.T) {
-	pod := onePod()
-	source := &script{pod: pod, logs: map[string]answer{"app": says(stamp + "app\n")}}
-	for i := range 39 {
-		name := fmt.Sprintf("c%02d", i)
-		pod.Spec.Containers = append(pod.Spec.Containers, corev1.Container{Name: name})
-		pod.Status.ContainerStatuses = append(pod.Status.ContainerStatuses, runningStatus(name, 0))
+	source := &script{pod: manyContainers(numbered(40)...), logs: map[string]answer{}}
+	want := map[string]string{}
+	for i, name := range numbered(40) {
 		source.logs[name] = says(stamp + name + "\n")
-		if i%13 == 0 { // as many as can be waited for while the others are read
+		if i%13 == 0 {
 			source.logs[name] = hangs(stamp + name + "\n")
 		}
+		want["container/"+name+"/current.log"] = stamp + name + "\n"
 	}
 	withLogs(t, &logWorld{source: source, sink: &vault{}}, func(t *testing.T, w *logWorld) {
+		begun := time.Now()
 		w.passes(t)
-		checkLogItem(t, w, v1alpha1.EvidenceCollected, "incomplete: c00: it had not ended at the deadline, c13: it had not ended at the deadline, c26: it had not ended at the deadline")
-		if source.most != logsAtOnce {
-			t.Errorf("%d logs were read at a time, want %d", source.most, logsAtOnce)
+		const late = ": it had not ended when the time for it was over"
+		checkLogItem(t, w, v1alpha1.EvidenceCollected, "incomplete: c00"+late+", c13"+late+", c26"+late+", c39"+late)
+		if source.most != 1 {
+			t.Errorf("%d logs were read at a time, want one after the other", source.most)
 		}
-		index := w.index(t)
-		for _, log := range index.Logs {
-			if log.Digest != digestHex([]byte(stamp+log.Container+"\n")) || log.Key == "" {
-				t.Errorf("%+v does not have the log of its container", log)
-			}
+		if diff := gocmp.Diff(want, members(t, w.zipped(t))); diff != "" {
+			t.Errorf("members (-want +got):\n%s", diff)
 		}
-		if len(index.Logs) != 40 {
-			t.Errorf("%d logs, want 40", len(index.Logs))
+		if took := time.Since(begun); took < 10*time.Minute || took > 10*time.Minute+4*time.Second {
+			t.Errorf("took %s, want all of the time, because the last one did not end", took)
 		}
 	})
 }
 
-// Where more logs do not end than are read at a time, what was not begun by the deadline is said not to have been read.
+// Where no log ends, each has the same share.
 func TestLogsThatAllDoNotEnd(t *testing.T) {
-	pod := onePod(func(p *corev1.Pod) { p.Spec.Containers, p.Status.ContainerStatuses = nil, nil })
-	source := &script{pod: pod, logs: map[string]answer{}}
-	for i := range 6 {
-		name := fmt.Sprintf("c%d", i)
-		pod.Spec.Containers = append(pod.Spec.Containers, corev1.Container{Name: name})
-		pod.Status.ContainerStatuses = append(pod.Status.ContainerStatuses, runningStatus(name, 0))
-		source.logs[name] = hangs(stamp + name + "\n")
+	source := &script{pod: manyContainers(numbered(6)...), logs: map[string]answer{}}
+	begun := map[string]time.Time{}
+	for _, name := range numbered(6) {
+		source.logs[name] = func(ctx context.Context, o *corev1.PodLogOptions) (io.ReadCloser, error) {
+			begun[name] = time.Now()
+			return hangs(stamp+name+"\n")(ctx, o)
+		}
 	}
 	withLogs(t, &logWorld{source: source, sink: &vault{}}, func(t *testing.T, w *logWorld) {
 		w.passes(t)
-		checkLogItem(t, w, v1alpha1.EvidenceCollected, "could not be read: c4: it was not read before the deadline, c5: it was not read before the deadline; incomplete: c0")
+		checkLogItem(t, w, v1alpha1.EvidenceCollected, "incomplete: c00")
+		if got := len(members(t, w.zipped(t))); got != 6 {
+			t.Errorf("%d logs, want all six", got)
+		}
+		for i, name := range numbered(6) {
+			if at := begun[name].Sub(begun["c00"]); at.Round(time.Second) != time.Duration(i)*100*time.Second {
+				t.Errorf("%s had its turn after %s", name, at)
+			}
+		}
 	})
+}
+
+// A kubelet that does not even answer costs a log its share, and no more.
+func TestLogsThatAreNotAnswered(t *testing.T) {
+	source := &script{pod: manyContainers("a", "b"), logs: map[string]answer{"b": says(stamp + "b\n")}}
+	withLogs(t, &logWorld{source: source, sink: &vault{}}, func(t *testing.T, w *logWorld) {
+		w.logs = NewLogs(&unanswered{LogSource: source})
+		begun := time.Now()
+		w.passes(t)
+		checkLogItem(t, w, v1alpha1.EvidenceCollected, "could not be read: a: it had not ended when the time for it was over")
+		if took := time.Since(begun).Round(10 * time.Second); took != 5*time.Minute {
+			t.Errorf("took %s, want half of the time", took)
+		}
+	})
+}
+
+// unanswered does not answer before the context ends when it is asked for the log of container a.
+type unanswered struct{ LogSource }
+
+func (u *unanswered) Open(ctx context.Context, namespace, name string, opts *corev1.PodLogOptions) (io.ReadCloser, error) {
+	if opts.Container == "a" {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return u.LogSource.Open(ctx, namespace, name, opts)
+}
+
+// A container that is restarted before its turn comes is read under both names.
+func TestLogsOfARestartBeforeTheTurn(t *testing.T) {
+	status := func(restarts int32, last string) corev1.ContainerStatus {
+		if last == "" {
+			return runningStatus("b", restarts)
+		}
+		return endedBefore(runningStatus("b", restarts), last)
+	}
+	for name, tc := range map[string]struct {
+		before, after corev1.ContainerStatus
+		message       string
+		ids           map[string]string
+	}{
+		"once": {status(0, ""), status(1, "containerd://b0"), "", map[string]string{"current": "containerd://b1", "previous": "containerd://b0"}},
+		"again": {
+			status(1, "containerd://b0"), status(2, "containerd://b1"), "remarks: b (previous): instance containerd://b0 was gone before it could be read",
+			map[string]string{"current": "containerd://b2", "previous": "containerd://b1"},
+		},
+		"twice": {
+			status(0, ""), status(2, "containerd://b1"), "remarks: b: instance containerd://b0 was gone before it could be read",
+			map[string]string{"current": "containerd://b2", "previous": "containerd://b1"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pod := manyContainers("a", "b")
+			pod.Status.ContainerStatuses[1] = tc.before
+			source := &script{pod: pod, logs: map[string]answer{"a": says(stamp), "b": says(stamp + "now\n"), "b/previous": says(stamp + "before\n")}, onLook: func(s *script, n int) error {
+				if n == 2 {
+					s.pod.Status.ContainerStatuses[1] = tc.after
+				}
+				return nil
+			}}
+			withLogs(t, &logWorld{source: source, sink: &vault{}}, func(t *testing.T, w *logWorld) {
+				w.passes(t)
+				checkLogItem(t, w, v1alpha1.EvidenceCollected, tc.message)
+				want := map[string]string{"container/a/current.log": stamp, "container/b/current.log": stamp + "now\n", "container/b/previous.log": stamp + "before\n"}
+				if diff := gocmp.Diff(want, members(t, w.zipped(t))); diff != "" {
+					t.Errorf("members (-want +got):\n%s", diff)
+				}
+				got := map[string]string{}
+				for _, log := range w.index(t).Logs[1:] {
+					got[log.Instance] = log.ContainerID
+				}
+				if diff := gocmp.Diff(tc.ids, got); diff != "" {
+					t.Errorf("instances (-want +got):\n%s", diff)
+				}
+			})
+		})
+	}
+}
+
+// A container that is restarted after its turn is not read twice.
+func TestLogsOfARestartAfterTheTurn(t *testing.T) {
+	for name, tc := range map[string]struct {
+		before, after corev1.ContainerStatus
+		message       string
+		logs          int
+	}{
+		"first":  {runningStatus("a", 0), endedBefore(runningStatus("a", 1), "containerd://a0"), "remarks: a: the container was restarted while it was read", 2},
+		"second": {endedBefore(runningStatus("a", 1), "containerd://a0"), endedBefore(runningStatus("a", 2), "containerd://a1"), "could not be read: a (previous): this instance was gone", 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pod := manyContainers("a", "b")
+			pod.Status.ContainerStatuses[0] = tc.before
+			source := &script{pod: pod, logs: map[string]answer{"a": says(stamp + "a\n"), "a/previous": says(stamp + "a\n"), "b": says(stamp)}, onLook: func(s *script, n int) error {
+				if n == 2 {
+					s.pod.Status.ContainerStatuses[0] = tc.after
+				}
+				return nil
+			}}
+			withLogs(t, &logWorld{source: source, sink: &vault{}}, func(t *testing.T, w *logWorld) {
+				w.passes(t)
+				checkLogItem(t, w, v1alpha1.EvidenceCollected, tc.message)
+				want := map[string]string{"container/a/current.log": stamp + "a\n", "container/b/current.log": stamp}
+				if diff := gocmp.Diff(want, members(t, w.zipped(t))); diff != "" {
+					t.Errorf("members (-want +got):\n%s", diff)
+				}
+				if got := len(w.index(t).Logs); got != tc.logs {
+					t.Errorf("%d logs are in the index, want %d", got, tc.logs)
+				}
+			})
+		})
+	}
+}
+
+// A log that lasts until the deadline is still made sure of afterwards.
+func TestLogsAreConfirmedAfterTheDeadline(t *testing.T) {
+	source := &script{pod: onePod(), logs: map[string]answer{"app": hangs(stamp + "a\n")}, onLook: func(_ *script, n int) error {
+		if n == 2 || n == 3 {
+			return unavailable
+		}
+		return nil
+	}}
+	withLogs(t, &logWorld{source: source, sink: &vault{}}, func(t *testing.T, w *logWorld) {
+		if errs := w.passes(t); len(errs) > 0 {
+			t.Errorf("errors = %q, want one try", errs)
+		}
+		checkIndex(t, w, []IndexedLog{{Container: "app", Bytes: int64(len(stamp) + 2), Lines: 1, Incomplete: true, Problem: "time for it was over"}})
+	})
+}
+
+// That one log is known to be empty is not all there is to have.
+func TestLogsOfWhichOneIsEmpty(t *testing.T) {
+	tries := 0
+	source := &script{pod: manyContainers("a", "b"), logs: map[string]answer{"a": says(""), "b": func(ctx context.Context, o *corev1.PodLogOptions) (io.ReadCloser, error) {
+		if tries++; tries < 4 {
+			return nil, unavailable
+		}
+		return says(stamp)(ctx, o)
+	}}}
+	withLogs(t, &logWorld{source: source, sink: &vault{}}, func(t *testing.T, w *logWorld) {
+		w.passes(t)
+		checkLogItem(t, w, v1alpha1.EvidenceCollected, "")
+		checkIndex(t, w, []IndexedLog{{Container: "a"}, {Container: "b", Bytes: int64(len(stamp)), Lines: 1}})
+	})
+}
+
+func TestMemberNames(t *testing.T) {
+	for kind, want := range map[string]string{
+		kindInit: "init/a-1/previous.log", kindSidecar: "init/a-1/previous.log", kindOrdinary: "container/a-1/previous.log", kindEphemeral: "ephemeral/a-1/previous.log",
+	} {
+		if got, err := (&podLog{IndexedLog: IndexedLog{Kind: kind, Container: "a-1", Instance: instancePrevious}}).memberName(); got != want || err != nil {
+			t.Errorf("memberName() = %q, %v, want %q", got, err, want)
+		}
+	}
+	for _, name := range []string{"", ".", "..", "../../etc/passwd", "/etc", "a/b", `a\b`, "C:", "A", "a\x00b", "a\n", strings.Repeat("x", 64)} {
+		if got, err := (&podLog{IndexedLog: IndexedLog{Kind: kindOrdinary, Container: name, Instance: instanceCurrent}}).memberName(); err == nil {
+			t.Errorf("memberName() of %q = %q", name, got)
+		}
+	}
+	source := &script{pod: manyContainers("../a", "b"), logs: map[string]answer{"../a": says(stamp), "b": says(stamp)}}
+	withLogs(t, &logWorld{source: source, sink: &vault{}}, func(t *testing.T, w *logWorld) {
+		w.passes(t)
+		checkLogItem(t, w, v1alpha1.EvidenceCollected, "could not be read: ../a: the container's name is not fit")
+		if diff := gocmp.Diff(map[string]string{"container/b/current.log": stamp}, members(t, w.zipped(t))); diff != "" {
+			t.Errorf("members (-want +got):\n%s", diff)
+		}
+	})
+}
+
+func TestReadIndexOfWhatIsNone(t *testing.T) {
+	var empty, broken bytes.Buffer
+	archive := zip.NewWriter(&empty)
+	other := zip.NewWriter(&broken)
+	member, err := other.Create("index.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(member, "{"); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(archive.Close(), other.Close()); err != nil {
+		t.Fatal(err)
+	}
+	for name, raw := range map[string][]byte{"no zip": []byte("{}"), "no index": empty.Bytes(), "half an index": broken.Bytes()} {
+		if index, err := ReadIndex(bytes.NewReader(raw), int64(len(raw))); err == nil {
+			t.Errorf("%s: ReadIndex() = %+v", name, index)
+		}
+	}
 }
 
 // A log is evidence byte for byte, and its text never comes near a terminal.
@@ -650,7 +947,7 @@ func TestLogsKeepBytesAsTheyAre(t *testing.T) {
 	withLogs(t, &logWorld{source: source, sink: &vault{}}, func(t *testing.T, w *logWorld) {
 		errs := w.passes(t)
 		checkLogItem(t, w, v1alpha1.EvidenceCollected, "incomplete")
-		if got := w.sink.(*vault).objects[w.index(t).Logs[0].Key]; string(got) != raw {
+		if got := members(t, w.zipped(t))["container/app/current.log"]; got != raw {
 			t.Errorf("stored %q, want %q", got, raw)
 		}
 		for _, text := range append(errs, w.index(t).Logs[0].Problem) {
@@ -659,6 +956,20 @@ func TestLogsKeepBytesAsTheyAre(t *testing.T) {
 			}
 		}
 	})
+}
+
+// refusing is a Sink that fails so often before it has read anything.
+type refusing struct {
+	*vault
+	left int
+}
+
+func (f *refusing) PutItem(ctx context.Context, incidentUID string, r io.Reader) (store.Object, error) {
+	if f.left > 0 {
+		f.left--
+		return store.Object{}, errors.New("no room")
+	}
+	return f.vault.PutItem(ctx, incidentUID, r)
 }
 
 func TestLogsWaitForTheStore(t *testing.T) {
@@ -673,6 +984,51 @@ func TestLogsWaitForTheStore(t *testing.T) {
 		withLogs(t, &logWorld{source: &script{pod: onePod(), logs: map[string]answer{"app": says(stamp + "a\n")}}, sink: sink}, func(t *testing.T, w *logWorld) {
 			if errs := w.passes(t); len(errs) != 4 || !strings.Contains(errs[0], "away") {
 				t.Errorf("errors = %q, want four", errs)
+			}
+			checkLogItem(t, w, v1alpha1.EvidenceCollected, "")
+		})
+	})
+	t.Run("and do not wait for a log to tell them that it has failed", func(t *testing.T) {
+		sink := &refusing{vault: &vault{}, left: 3}
+		withLogs(t, &logWorld{source: &script{pod: manyContainers("a", "b"), logs: map[string]answer{"a": hangs(stamp + strings.Repeat("a", maxAnswer) + "\n"), "b": says(stamp)}}, sink: sink}, func(t *testing.T, w *logWorld) {
+			begun := time.Now()
+			errs := w.passes(t)
+			if len(errs) != 3 || !strings.Contains(errs[2], "no room") {
+				t.Errorf("errors = %q, want three", errs)
+			}
+			checkLogItem(t, w, v1alpha1.EvidenceCollected, "incomplete: a")
+			if took := time.Since(begun); took > 5*time.Minute+20*time.Second {
+				t.Errorf("took %s, want the share of the log that does not end, once", took)
+			}
+			w.sink = sink.vault
+			members(t, w.zipped(t))
+		})
+	})
+	t.Run("and are tried once more when it fails at the deadline", func(t *testing.T) {
+		sink := &vault{fail: func(n int) error {
+			if n == 1 {
+				return down
+			}
+			return nil
+		}}
+		withLogs(t, &logWorld{source: &script{pod: onePod(), logs: map[string]answer{"app": hangs(stamp + "a\n")}}, sink: sink}, func(t *testing.T, w *logWorld) {
+			if errs := w.passes(t); len(errs) != 1 {
+				t.Errorf("errors = %q, want one", errs)
+			}
+			checkLogItem(t, w, v1alpha1.EvidenceCollected, "incomplete: app")
+			checkIndex(t, w, []IndexedLog{{Container: "app", Bytes: int64(len(stamp) + 2), Lines: 1, Incomplete: true, Problem: "time for it was over"}})
+		})
+	})
+	t.Run("that panics", func(t *testing.T) {
+		sink := &vault{fail: func(n int) error {
+			if n == 1 {
+				panic("in the store")
+			}
+			return nil
+		}}
+		withLogs(t, &logWorld{source: &script{pod: onePod(), logs: map[string]answer{"app": says(stamp)}}, sink: sink}, func(t *testing.T, w *logWorld) {
+			if errs := w.passes(t); len(errs) != 1 || !strings.Contains(errs[0], "in the store") {
+				t.Errorf("errors = %q, want one", errs)
 			}
 			checkLogItem(t, w, v1alpha1.EvidenceCollected, "")
 		})
@@ -715,7 +1071,7 @@ func TestLogsAfterTheDeadline(t *testing.T) {
 		time.Sleep(time.Hour)
 		begun := time.Now()
 		w.passes(t)
-		checkLogItem(t, w, v1alpha1.EvidenceGap, "had not ended at the deadline")
+		checkLogItem(t, w, v1alpha1.EvidenceGap, "had not ended when the time for it was over")
 		if took := time.Since(begun); took > lateTurn+4*time.Second {
 			t.Errorf("the look took %s", took)
 		}
@@ -769,31 +1125,28 @@ func (e *endless) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// meter is a Sink that keeps nothing but the digest, and looks at the heap while it reads.
+// meter is a Sink that keeps what it gets in a file, and looks at the heap while it reads.
 type meter struct {
-	hash  hash.Hash
-	bytes int64
-	peak  uint64
+	file *os.File
+	peak uint64
 }
 
 func (m *meter) PutItem(_ context.Context, _ string, r io.Reader) (store.Object, error) {
-	m.hash = sha256.New()
 	buf := make([]byte, 32<<10)
-	var n int64
+	var size int64
 	for i := 0; ; i++ {
-		k, err := r.Read(buf)
-		n += int64(k)
-		if n < 64<<20 {
-			m.hash.Write(buf[:k])
+		n, err := r.Read(buf)
+		if _, wrong := m.file.Write(buf[:n]); wrong != nil {
+			return store.Object{}, wrong
 		}
-		if i%4096 == 0 {
+		size += int64(n)
+		if i%256 == 0 {
 			var stats runtime.MemStats
 			runtime.ReadMemStats(&stats)
 			m.peak = max(m.peak, stats.HeapAlloc)
 		}
 		if errors.Is(err, io.EOF) {
-			m.bytes = max(m.bytes, n)
-			return store.Object{Key: fmt.Sprint("k", n), PlainDigest: "sha256:x", PlainSize: n}, nil
+			return store.Object{Key: "k", PlainDigest: "sha256:x", PlainSize: size}, nil
 		}
 		if err != nil {
 			return store.Object{}, err
@@ -807,14 +1160,27 @@ func TestLogsBoundedMemory(t *testing.T) {
 	source := &script{pod: onePod(), logs: map[string]answer{"app": func(context.Context, *corev1.PodLogOptions) (io.ReadCloser, error) {
 		return io.NopCloser(&endless{left: size, line: line}), nil
 	}}}
-	sink := &meter{}
+	file, err := os.Create(filepath.Join(t.TempDir(), "logs.zip"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := file.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	sink := &meter{file: file}
 	w := &logWorld{source: source, sink: sink, orders: v1alpha1.EvidenceOrders{Logs: v1alpha1.LogOrders{MaxBytes: 16 << 30}}}
 	withLogs(t, w, func(t *testing.T, w *logWorld) {
 		w.passes(t)
 		checkLogItem(t, w, v1alpha1.EvidenceCollected, "")
 	})
-	if sink.bytes != size {
-		t.Errorf("%d bytes came through, want %d", sink.bytes, size)
+	index, err := ReadIndex(file, w.item.Size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := index.Logs[0].Bytes; got != size {
+		t.Errorf("%d bytes came through, want %d", got, size)
 	}
 	if sink.peak > 100<<20 {
 		t.Errorf("the heap had %d MiB while 2 GiB went through", sink.peak>>20)
@@ -833,10 +1199,7 @@ func TestLogsInTheRealStore(t *testing.T) {
 		}
 	}()
 	line := []byte(stamp + "0123456789\n")
-	pod := onePod(func(p *corev1.Pod) {
-		p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "endless"})
-		p.Status.ContainerStatuses = append(p.Status.ContainerStatuses, runningStatus("endless", 0))
-	})
+	pod := manyContainers("app", "endless")
 	source := &script{pod: pod, logs: map[string]answer{
 		"app": func(context.Context, *corev1.PodLogOptions) (io.ReadCloser, error) {
 			return io.NopCloser(&endless{left: int64(len(line)) * 1_000_000, line: line}), nil
@@ -854,7 +1217,7 @@ func TestLogsInTheRealStore(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	index, err := ReadIndex(bytes.NewReader(raw))
+	index, err := ReadIndex(bytes.NewReader(raw), int64(len(raw)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -868,15 +1231,18 @@ func TestLogsInTheRealStore(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{w.item.Location, index.Logs[0].Key, index.Logs[1].Key}
-	slices.Sort(want)
-	if diff := gocmp.Diff(want, keys); diff != "" {
+	if diff := gocmp.Diff([]string{w.item.Location}, keys); diff != "" {
 		t.Errorf("keys (-want +got):\n%s", diff)
 	}
-	for _, log := range index.Logs {
-		if err := st.Verify(t.Context(), store.Object{Key: log.Key, Digest: log.Digest, Size: log.Bytes}); err != nil {
-			t.Error(err)
-		}
+	if err := st.Verify(t.Context(), store.Object{Key: w.item.Location, Digest: w.item.Digest, Size: w.item.Size}); err != nil {
+		t.Error(err)
+	}
+	logs := members(t, raw)
+	if got, want := logs["container/app/current.log"], strings.Repeat(string(line), 1_000_000); got != want {
+		t.Errorf("the log of a million lines is another one, of %d bytes", len(got))
+	}
+	if got := logs["container/endless/current.log"]; len(got) != defaultLogBytes {
+		t.Errorf("the log without an end has %d bytes", len(got))
 	}
 }
 
