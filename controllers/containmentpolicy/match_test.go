@@ -152,7 +152,12 @@ func TestEffectiveFillsInTheDefaultsOfTheCRD(t *testing.T) {
 func TestEffectiveKeepsWhatIsSet(t *testing.T) {
 	set := v1alpha1.ContainmentPolicySpec{
 		Isolation:           v1alpha1.Isolation{Pods: v1alpha1.PodHandlingKeepAttached, Replacements: v1alpha1.ReplacementRefuse, DenyTier: v1alpha1.DenyTierNever, ConflictingPolicies: v1alpha1.ConflictCarveOut, Exceptions: []v1alpha1.EvidenceException{{Name: "a"}}},
-		Evidence:            v1alpha1.EvidenceOrders{VolumeSnapshots: v1alpha1.SnapshotSkip, VolumeSnapshotClassName: "fast", SnapshotDeadlineSeconds: 5},
+		Evidence: v1alpha1.EvidenceOrders{
+			Logs:            v1alpha1.LogOrders{Collect: v1alpha1.Skip, MaxBytes: 1024, DeadlineSeconds: 6},
+			Checkpoints:     v1alpha1.CheckpointOrders{Collect: v1alpha1.Collect, DeadlineSeconds: 7},
+			VolumeSnapshots: v1alpha1.SnapshotSkip, VolumeSnapshotClassName: "fast", SnapshotDeadlineSeconds: 5, VolumeGroups: v1alpha1.VolumeGroupPrefer,
+			Gaps: v1alpha1.GapRequireWaiver, Retention: v1alpha1.EvidenceRetention{RequiredApprovals: 3},
+		},
 		Limits:              v1alpha1.Limits{MaxPods: 1, MaxNamespaces: 2, MaxNamespacePercent: 3},
 		Closing:             v1alpha1.Closing{RequiredApprovals: 2, EvidencePods: v1alpha1.EvidencePodRelease},
 		ProtectedNamespaces: []string{"vault"},

@@ -230,7 +230,7 @@ var _ = Describe("The snapshot controller", Ordered, func() {
 		Expect(operator.Create(ctx, snapshot)).To(Succeed())
 		Eventually(ctx, func(g Gomega) {
 			g.Expect(look(ctx, snapshot)).To(Succeed())
-			g.Expect(field(snapshot, "status", "readyToUse")).To(BeTrue())
+			g.Expect(field(snapshot, "status", "readyToUse")).To(Equal(true))
 		}).Should(Succeed())
 		content = &unstructured.Unstructured{}
 		content.SetAPIVersion(snapshots)
