@@ -151,7 +151,7 @@ func TestEffectiveFillsInTheDefaultsOfTheCRD(t *testing.T) {
 
 func TestEffectiveKeepsWhatIsSet(t *testing.T) {
 	set := v1alpha1.ContainmentPolicySpec{
-		Isolation:           v1alpha1.Isolation{Pods: v1alpha1.PodHandlingKeepAttached, Replacements: v1alpha1.ReplacementRefuse, DenyTier: v1alpha1.DenyTierNever, ConflictingPolicies: v1alpha1.ConflictCarveOut, Exceptions: []v1alpha1.EvidenceException{{Name: "a"}}},
+		Isolation: v1alpha1.Isolation{Pods: v1alpha1.PodHandlingKeepAttached, Replacements: v1alpha1.ReplacementRefuse, DenyTier: v1alpha1.DenyTierNever, ConflictingPolicies: v1alpha1.ConflictCarveOut, Exceptions: []v1alpha1.EvidenceException{{Name: "a"}}},
 		Evidence: v1alpha1.EvidenceOrders{
 			Logs:            v1alpha1.LogOrders{Collect: v1alpha1.Skip, MaxBytes: 1024, DeadlineSeconds: 6},
 			Checkpoints:     v1alpha1.CheckpointOrders{Collect: v1alpha1.Collect, DeadlineSeconds: 7},
