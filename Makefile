@@ -80,18 +80,24 @@ controlplane: ## Get etcd, kube-apiserver and the rest into bin/: about a quarte
 # API server is unknown to go test.
 .PHONY: test
 test: controlplane ## Run all tests; TESTFLAGS and PACKAGES narrow them.
-	@started=$$SECONDS; failed=(); number=0; \
+	@started=$$SECONDS; failed=(); number=0; logs=$$(mktemp -d); trap 'rm -rf "$$logs"' EXIT; \
 	list=$$(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' $(PACKAGES)); \
 	read -r -d '' -a packages <<< "$$list" || true; \
 	total=$$(( $${#packages[@]} + 1 )); \
 	for package in "$${packages[@]}"; do \
 	  number=$$((number + 1)); echo "[$$number/$$total] $$package"; \
-	  go test -count=1 -timeout=50m "$$package" $(TESTFLAGS) || failed+=("$$package"); \
+	  go test -count=1 -timeout=50m "$$package" $(TESTFLAGS) 2>&1 | tee "$$logs/$$number" || failed+=("$$package"); \
+	  if (( $${#failed[@]} )) && [[ "$${failed[-1]}" == "$$package" ]]; then \
+	    { echo; echo "$$package:"; grep -v '^ *"msg"=' "$$logs/$$number" | grep -E -A 12 -m 8 -- '--- FAIL|\[FAILED\]|\[PANICKED\]|^panic:|\[build failed\]' | cut -c 1-400; } >> "$$logs/failures" || true; \
+	  fi; \
 	done; \
 	echo "[$$total/$$total] hack"; \
 	(cd hack && go test -count=1 -timeout=50m ./... $(TESTFLAGS)) || failed+=("hack"); \
 	elapsed=$$((SECONDS - started)); \
-	if (( $${#failed[@]} )); then echo "FAILED: $${failed[*]} ($${#failed[@]} of $$total packages) after $${elapsed}s"; exit 1; fi; \
+	if (( $${#failed[@]} )); then \
+	  if [[ -e "$$logs/failures" ]]; then echo; echo "What failed, in short:"; cat "$$logs/failures"; echo; fi; \
+	  echo "FAILED: $${failed[*]} ($${#failed[@]} of $$total packages) after $${elapsed}s"; exit 1; \
+	fi; \
 	echo "PASSED: all $$total packages in $${elapsed}s"
 
 .PHONY: bench

@@ -12,8 +12,12 @@ import (
 	"cofferdam.dev/cofferdam/controllers/store"
 )
 
-// auditLimit is how long it may take to read again everything that an Incident has in the store.
-const auditLimit = 30 * time.Minute
+const (
+	// auditLimit is how long it may take to read again everything that an Incident has in the store.
+	auditLimit = 24 * time.Hour
+	// slowestStore is what the slowest store delivers, in bytes a second. One that is slower is taken to hang.
+	slowestStore = 1 << 20
+)
 
 // audit is a look at everything that is in the store, before anything is done that would make it impossible to collect it once more.
 type audit struct {
@@ -25,15 +29,17 @@ type audit struct {
 // that could not be done; while it is being done, auditing is set.
 func (s *scope) auditItems() (waiting string) {
 	goal := s.incident.Spec.Goal
-	if s.dryRun() || goal == v1alpha1.GoalContain || !s.books.begun {
-		return ""
+	if s.dryRun() || goal == v1alpha1.GoalContain || !s.books.begun || s.books.trouble() != "" {
+		return "" // a store that cannot take the ledger holds back more than an audit would
 	}
 	k := s.Books.of(s.owner(), s.incident.UID)
 	a := k.auditOf(goal)
 	task := string(s.incident.UID) + "/audit/" + string(goal)
 	items, stores, orders := storedItems(s.incident.Status.Evidence), s.Books.Stores, s.orders().Store
 	result, ended := s.Background.Do(task, s.owner(), auditLimit, func(ctx context.Context) evidence.Result {
-		st, err := stores.For(ctx, orders)
+		opening, cancel := context.WithTimeout(ctx, bookLimit)
+		defer cancel()
+		st, err := stores.For(opening, orders)
 		if err != nil {
 			return evidence.Result{Err: err}
 		}
@@ -62,7 +68,7 @@ func (a *audit) look(ctx context.Context, st verifier, items []v1alpha1.Evidence
 	lost := map[string]string{}
 	for i := range items {
 		stored := storedAs(&items[i])
-		err := st.Verify(ctx, store.Object{Key: stored.Key, Digest: stored.Digest, Size: stored.Size})
+		err := verifyInTime(ctx, st, store.Object{Key: stored.Key, Digest: stored.Digest, Size: stored.Size})
 		switch {
 		case err == nil:
 		case errors.Is(err, store.ErrNotFound):
@@ -77,6 +83,13 @@ func (a *audit) look(ctx context.Context, st verifier, items []v1alpha1.Evidence
 	defer a.mu.Unlock()
 	a.lost = lost
 	return nil
+}
+
+// verifyInTime verifies one object. A store that hangs is given up after a time that goes with the object's size, so that it is asked again.
+func verifyInTime(ctx context.Context, st verifier, object store.Object) error {
+	limited, cancel := context.WithTimeout(ctx, bookLimit+time.Duration(object.Size/slowestStore)*time.Second)
+	defer cancel()
+	return st.Verify(limited, object)
 }
 
 // noteLost records which items are lost.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -55,5 +56,38 @@ func TestAuditOfAStoreThatIsAway(t *testing.T) {
 	items := []v1alpha1.EvidenceItem{{ID: "x", State: v1alpha1.EvidenceCollected, Digest: "sha256:1", Location: "incidents/i/items/1"}}
 	if err := a.look(context.Background(), storeVerdicts{"incidents/i/items/1": errors.New("no route")}, items); err == nil || len(a.lost) > 0 {
 		t.Errorf("look() = %v, lost %v, want an error and nothing lost", err, a.lost)
+	}
+}
+
+// hanging is a store that answers nothing.
+type hanging struct{}
+
+func (hanging) Verify(ctx context.Context, _ store.Object) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// A store that hangs is given up, so that it is asked again once it works; a large object may take longer than a small one.
+func TestAuditOfAStoreThatHangs(t *testing.T) {
+	for name, test := range map[string]struct {
+		size int64
+		want time.Duration
+	}{
+		"small": {size: 10, want: 30 * time.Second},
+		"large": {size: 1 << 30, want: 30*time.Second + 1024*time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				begun := time.Now()
+				items := []v1alpha1.EvidenceItem{{ID: "x", State: v1alpha1.EvidenceCollected, Digest: "sha256:1", Location: "incidents/i/items/1", Size: test.size}}
+				a := &audit{}
+				if err := a.look(t.Context(), hanging{}, items); !errors.Is(err, context.DeadlineExceeded) || len(a.lost) > 0 {
+					t.Errorf("look() = %v, lost %v, want a deadline and nothing lost", err, a.lost)
+				}
+				if took := time.Since(begun); took != test.want {
+					t.Errorf("look() gave up after %v, want %v", took, test.want)
+				}
+			})
+		})
 	}
 }

@@ -198,6 +198,9 @@ func (s *Shop) Await(ctx context.Context, name string, what string, ok func(*v1a
 		}
 		return nil
 	})
+	if err != nil && last != nil {
+		err = fmt.Errorf("awaiting that incident %s is %s: %w; when last seen:%s", name, what, err, Conditions(last))
+	}
 	return last, err
 }
 
