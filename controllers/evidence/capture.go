@@ -151,7 +151,8 @@ func (c *capture) copy(ctx context.Context, keep func(io.Reader) error) (capture
 func (c *capture) pass(r *logReader, keep func(io.Reader) error) (captured, error) {
 	buffered := bufio.NewReaderSize(r, 64<<10)
 	head, err := buffered.Peek(maxAnswer)
-	if err != nil && !errors.Is(err, io.EOF) {
+	whole := errors.Is(err, io.EOF)
+	if err != nil && !whole {
 		return captured{}, err
 	}
 	out := captured{}
@@ -163,7 +164,7 @@ func (c *capture) pass(r *logReader, keep func(io.Reader) error) (captured, erro
 	if !c.opts.Timestamps {
 		stamped = !bytes.HasPrefix(head, []byte("unable to retrieve container logs for "))
 	}
-	if !stamped && err != nil {
+	if !stamped && whole {
 		// A kubelet that fails after it has begun to answer writes its error where the log should be (kubernetes/pkg/kubelet/server, getContainerLogs).
 		out.note(r)
 		out.Answer = quote(string(head))

@@ -57,7 +57,7 @@ func (r *logRun) do(ctx context.Context) Result {
 	}
 	r.distrust("it could not be made sure that the pod was not replaced by a namesake while it was read")
 	index := r.index()
-	if err := r.unfinished(); err != nil && !r.over() && !(r.archive.begun() && index.worthKeeping()) {
+	if err := r.unfinished(); err != nil && !r.over() && (!r.archive.begun() || !index.worthKeeping()) {
 		return Result{Err: err}
 	}
 	return r.settle(ctx, index)
@@ -256,7 +256,7 @@ func (r *logRun) read(ctx context.Context, log *podLog, until time.Time) {
 // unfinished says what is still to be had, or nil.
 func (r *logRun) unfinished() error {
 	if r.lost != nil {
-		return nil
+		return nil //nolint:nilerr // that the pod is lost is what was found out, and nothing more is to be had
 	}
 	if r.unknown != nil {
 		return r.unknown

@@ -1004,6 +1004,10 @@ func TestLogsWaitForTheStore(t *testing.T) {
 			members(t, w.zipped(t))
 		})
 	})
+}
+
+func TestLogsWaitForTheStoreUntilTheirDeadline(t *testing.T) {
+	down := errors.New("the bucket is \x1b[31maway")
 	t.Run("and are tried once more when it fails at the deadline", func(t *testing.T) {
 		sink := &vault{fail: func(n int) error {
 			if n == 1 {

@@ -144,6 +144,7 @@ func (b *Books) write(ctx context.Context, k *book, e booking) error {
 	k.wrote(ledger)
 	head, err := b.sign(ctx, k, ledger, key, e)
 	if err != nil {
+		k.reopen()
 		return fmt.Errorf("signing the ledger in %s: %w", st.URL(), err)
 	}
 	head.Store = st.URL()

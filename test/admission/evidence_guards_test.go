@@ -223,6 +223,10 @@ var _ = Describe("The snapshot controller", Ordered, func() {
 	look := func(ctx context.Context, object *unstructured.Unstructured) error {
 		return admin.Get(ctx, client.ObjectKeyFromObject(object), object)
 	}
+	ready := func(snapshot *unstructured.Unstructured) bool {
+		ready, _ := field(snapshot, "status", "readyToUse").(bool)
+		return ready
+	}
 	// take has a snapshot taken as the operator does, and returns it and its content when the driver is done.
 	take := func(ctx context.Context) (snapshot, content *unstructured.Unstructured) {
 		GinkgoHelper()
@@ -230,7 +234,7 @@ var _ = Describe("The snapshot controller", Ordered, func() {
 		Expect(operator.Create(ctx, snapshot)).To(Succeed())
 		Eventually(ctx, func(g Gomega) {
 			g.Expect(look(ctx, snapshot)).To(Succeed())
-			g.Expect(field(snapshot, "status", "readyToUse")).To(Equal(true))
+			g.Expect(ready(snapshot)).To(BeTrue())
 		}).Should(Succeed())
 		content = &unstructured.Unstructured{}
 		content.SetAPIVersion(snapshots)
