@@ -507,6 +507,12 @@ type EvidenceItem struct {
 	// +kubebuilder:validation:MaxLength=1024
 	Volume string `json:"volume,omitempty"`
 
+	// snapshotHandle is the handle by which the CSI driver knows the snapshot itself. With it the snapshot can be found in the storage system without the cluster.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=1024
+	SnapshotHandle string `json:"snapshotHandle,omitempty"`
+
 	// digest is the SHA-256 of what was collected, before encryption, where the operator has read it: "sha256:<hex>". Logs have the digest of their zip, whose index.json has the digest of each log.
 	// +optional
 	// +kubebuilder:validation:MinLength=1

@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
@@ -568,7 +569,7 @@ func (g *groups) followMember(ctx context.Context, item v1alpha1.EvidenceItem, g
 	item.State = v1alpha1.EvidenceCollected
 	item.Location = fmt.Sprintf("VolumeSnapshot %s/%s, VolumeSnapshotContent %s, %s%s", snap.Namespace, snap.Name, content.Name, groupLocation, gr.key)
 	item.Message = fmt.Sprintf("taken at one moment with the other volumes of its workload by VolumeGroupSnapshot %s, VolumeGroupSnapshotContent %s", gr.key, groupContent.GetName())
-	item.TakenAt = takenAt(groupContent, content)
+	item.TakenAt, item.SnapshotHandle = takenAt(groupContent, content), ptr.Deref(content.Status.SnapshotHandle, "")
 	return item, nil
 }
 

@@ -14,6 +14,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
@@ -368,6 +369,7 @@ func (s *Snapshots) secure(item v1alpha1.EvidenceItem, snap *snapshotv1.VolumeSn
 	}
 	item.State = v1alpha1.EvidenceCollected
 	item.Message = ""
+	item.SnapshotHandle = ptr.Deref(content.Status.SnapshotHandle, "")
 	if content.Status.CreationTime != nil {
 		item.TakenAt = metav1.NewTime(time.Unix(0, *content.Status.CreationTime))
 	}

@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
+
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
 	"cofferdam.dev/cofferdam/controllers/evidence"
@@ -17,16 +20,20 @@ const (
 	auditLimit = 24 * time.Hour
 	// slowestStore is what the slowest store delivers, in bytes a second. One that is slower is taken to hang.
 	slowestStore = 1 << 20
+	// auditValid is how long a look counts. Recovery may take days; what is removed meanwhile has to be noticed before the next destructive step.
+	auditValid = time.Hour
 )
 
 // audit is a look at everything that is in the store, before anything is done that would make it impossible to collect it once more.
 type audit struct {
 	mu   sync.Mutex
 	lost map[string]string
+	// noted is when a pass read what came of it; zero while it is under way.
+	noted time.Time
 }
 
-// auditItems reads again, once for each goal that brings destructive measures, every item that is in the store. What is not there any more, or is not what was stored, is recorded as lost. It says why
-// that could not be done; while it is being done, auditing is set.
+// auditItems reads again, before destructive measures and every hour until they are over, every item that is in the store, and looks whether every snapshot still exists. What is not there any more, or
+// is not what was stored, is recorded as lost. It says why that could not be done; while it is being done, auditing is set.
 func (s *scope) auditItems() (waiting string) {
 	goal := s.incident.Spec.Goal
 	if s.dryRun() || goal == v1alpha1.GoalContain || !s.books.begun || s.books.trouble() != "" {
@@ -35,7 +42,11 @@ func (s *scope) auditItems() (waiting string) {
 	k := s.Books.of(s.owner(), s.incident.UID)
 	a := k.auditOf(goal)
 	task := string(s.incident.UID) + "/audit/" + string(goal)
-	items, stores, orders := storedItems(s.incident.Status.Evidence), s.Books.Stores, s.orders().Store
+	if a.outdated(s.now.Time) && s.incident.Status.RecoveredAt.IsZero() {
+		s.Background.Forget(task)
+	}
+	items, snapshots := storedItems(s.incident.Status.Evidence), snapshotItems(s.incident.Status.Evidence)
+	stores, orders, reader := s.Books.Stores, s.orders().Store, s.Client
 	result, ended := s.Background.Do(task, s.owner(), auditLimit, func(ctx context.Context) evidence.Result {
 		opening, cancel := context.WithTimeout(ctx, bookLimit)
 		defer cancel()
@@ -43,7 +54,10 @@ func (s *scope) auditItems() (waiting string) {
 		if err != nil {
 			return evidence.Result{Err: err}
 		}
-		return evidence.Result{Err: a.look(ctx, st, items)}
+		if err := a.look(ctx, st, items); err != nil {
+			return evidence.Result{Err: err}
+		}
+		return evidence.Result{Err: a.lookAtSnapshots(ctx, reader, snapshots)}
 	})
 	switch {
 	case !ended:
@@ -85,6 +99,22 @@ func (a *audit) look(ctx context.Context, st verifier, items []v1alpha1.Evidence
 	return nil
 }
 
+// lookAtSnapshots adds the snapshots that are lost.
+func (a *audit) lookAtSnapshots(ctx context.Context, r client.Reader, items []v1alpha1.EvidenceItem) error {
+	for i := range items {
+		why, err := evidence.SnapshotLost(ctx, r, &items[i])
+		if err != nil {
+			return err
+		}
+		if why != "" {
+			a.mu.Lock()
+			a.lost[items[i].ID] = why
+			a.mu.Unlock()
+		}
+	}
+	return nil
+}
+
 // verifyInTime verifies one object. A store that hangs is given up after a time that goes with the object's size, so that it is asked again.
 func verifyInTime(ctx context.Context, st verifier, object store.Object) error {
 	limited, cancel := context.WithTimeout(ctx, bookLimit+time.Duration(object.Size/slowestStore)*time.Second)
@@ -92,10 +122,24 @@ func verifyInTime(ctx context.Context, st verifier, object store.Object) error {
 	return st.Verify(limited, object)
 }
 
+// outdated reports whether the audit has to be done once more, and if so begins it anew.
+func (a *audit) outdated(now time.Time) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.noted.IsZero() || now.Sub(a.noted) < auditValid {
+		return false
+	}
+	a.noted = time.Time{}
+	return true
+}
+
 // noteLost records which items are lost.
 func (s *scope) noteLost(a *audit) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.noted.IsZero() {
+		a.noted = s.now.Time
+	}
 	for i := range s.next.Evidence {
 		item := &s.next.Evidence[i]
 		if why, lost := a.lost[item.ID]; lost && item.State == v1alpha1.EvidenceCollected {
@@ -114,6 +158,13 @@ func storedItems(items []v1alpha1.EvidenceItem) []v1alpha1.EvidenceItem {
 		}
 	}
 	return out
+}
+
+// snapshotItems are the snapshots that were taken.
+func snapshotItems(items []v1alpha1.EvidenceItem) []v1alpha1.EvidenceItem {
+	return slices.DeleteFunc(slices.Clone(items), func(e v1alpha1.EvidenceItem) bool {
+		return e.State != v1alpha1.EvidenceCollected || e.Type != v1alpha1.EvidenceVolumeSnapshot
+	})
 }
 
 func (k *book) auditOf(goal v1alpha1.Goal) *audit {

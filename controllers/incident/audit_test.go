@@ -91,3 +91,24 @@ func TestAuditOfAStoreThatHangs(t *testing.T) {
 		})
 	}
 }
+
+// What is removed while people recover for days is noticed before the next destructive step.
+func TestAuditIsDoneOnceMoreAfterAnHour(t *testing.T) {
+	begun := time.Unix(0, 0)
+	a := &audit{}
+	if a.outdated(begun.Add(100 * time.Hour)) {
+		t.Error("an audit that is under way counts as outdated")
+	}
+	for _, now := range []time.Time{begun, begun.Add(time.Minute)} {
+		(&scope{next: &v1alpha1.IncidentStatus{}, now: metav1.NewTime(now)}).noteLost(a)
+	}
+	if a.outdated(begun.Add(time.Hour - time.Second)) {
+		t.Error("an audit is outdated before its hour is over")
+	}
+	if !a.outdated(begun.Add(time.Hour)) {
+		t.Error("an audit still counts after an hour")
+	}
+	if a.outdated(begun.Add(2 * time.Hour)) {
+		t.Error("an audit that was begun anew counts as outdated")
+	}
+}

@@ -6,9 +6,13 @@ import (
 	"strings"
 	"time"
 
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
 	"cofferdam.dev/cofferdam/controllers/custody"
@@ -120,6 +124,34 @@ var _ = Describe("Evidence that somebody has removed from the store", func() {
 		Expect(inc.Status.GapDigest).NotTo(BeEmpty())
 		settle(ctx, inc)
 		Expect(ledgerOf(ctx, inc.UID)).To(ContainElement(And(HaveField("Action", "CollectEvidence"), HaveField("Detail", ContainSubstring("lost: ")))))
+	})
+})
+
+var _ = Describe("A snapshot whose content somebody has removed by force", func() {
+	It("is found to be lost before anything destructive happens", func(ctx SpecContext) {
+		shop := openShop(ctx, func(p *v1alpha1.ContainmentPolicy) { p.Spec.Evidence.Gaps = v1alpha1.GapRequireWaiver })
+		declare(ctx, shop, "miner", builder.Targets(builder.Target(v1alpha1.TargetStatefulSet, "", scenario.DB)))
+		inc := await(ctx, shop, "miner", "contained with evidence", scenario.Is(v1alpha1.ConditionReady))
+		taken := evidenceOf(inc, v1alpha1.EvidenceVolumeSnapshot)
+		Expect(taken).NotTo(BeEmpty())
+		_, name, _ := strings.Cut(taken[0].Location, "VolumeSnapshotContent ")
+
+		By("removing it as only the operator may")
+		privileged, err := client.New(server.OperatorConfig(), client.Options{Scheme: shop.Admin.Scheme()})
+		Expect(err).NotTo(HaveOccurred())
+		content := &snapshotv1.VolumeSnapshotContent{ObjectMeta: metav1.ObjectMeta{Name: name}}
+		Expect(privileged.Delete(ctx, content)).To(Succeed())
+		Eventually(ctx, func() bool {
+			_ = privileged.Patch(ctx, content, client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`)))
+			return apierrors.IsNotFound(shop.Admin.Get(ctx, client.ObjectKeyFromObject(content), content))
+		}).WithTimeout(scenario.Patience).Should(BeTrue())
+
+		Expect(shop.SetGoal(ctx, "miner", v1alpha1.GoalClose)).To(Succeed())
+		inc = await(ctx, shop, "miner", "without the snapshot", scenario.HasReason(v1alpha1.ConditionEvidenceCollected, v1alpha1.ReasonGaps))
+		Expect(evidenceOf(inc, v1alpha1.EvidenceVolumeSnapshot)).To(ContainElement(And(
+			HaveField("State", v1alpha1.EvidenceGap), HaveField("Message", ContainSubstring("lost: VolumeSnapshotContent "+name)))))
+		Expect(inc.Status.GapDigest).NotTo(BeEmpty())
+		Expect(ourPolicies(ctx, shop, inc)).NotTo(BeEmpty(), "nothing is lifted before the gap is waived")
 	})
 })
 
