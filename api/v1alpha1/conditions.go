@@ -132,6 +132,10 @@ const (
 	ReasonStepsRunning = "StepsRunning"
 	// ReasonStepOverdue (False) says that a step has passed its deadline; its dependents wait.
 	ReasonStepOverdue = "StepOverdue"
+	// ReasonStepFailed says that a step has failed or was undone, and waits for a person.
+	ReasonStepFailed = "StepFailed"
+	// ReasonPaused says that people hold the recovery back.
+	ReasonPaused = "Paused"
 	// ReasonPlanNotFound (False) says that the RecoveryPlan does not exist.
 	ReasonPlanNotFound = "PlanNotFound"
 	// ReasonPlanInvalid (False) says that the RecoveryPlan cannot be executed; the message says why.

@@ -688,11 +688,11 @@ type PlannedAction struct {
 }
 
 // StepState says how far a recovery step has come.
-// +kubebuilder:validation:Enum=Pending;Running;Overdue;Succeeded
+// +kubebuilder:validation:Enum=Pending;Running;Overdue;Succeeded;Failed;Skipped;Undoing;Undone
 type StepState string
 
 const (
-	// StepPending says that the step waits for the steps it depends on.
+	// StepPending says that the step waits for the steps it depends on, or for its turn.
 	StepPending StepState = "Pending"
 	// StepRunning says that the step has started.
 	StepRunning StepState = "Running"
@@ -700,7 +700,77 @@ const (
 	StepOverdue StepState = "Overdue"
 	// StepSucceeded says that what the step is for was observed.
 	StepSucceeded StepState = "Succeeded"
+	// StepFailed says that the step has come to nothing and is not tried any more.
+	StepFailed StepState = "Failed"
+	// StepSkipped says that a person has decided to go on without it.
+	StepSkipped StepState = "Skipped"
+	// StepUndoing says that what the step has done is being taken back.
+	StepUndoing StepState = "Undoing"
+	// StepUndone says that it was.
+	StepUndone StepState = "Undone"
 )
+
+// StepRecord is what a step has seen of an object before it changed it.
+type StepRecord struct {
+	// object is the object.
+	// +required
+	Object ObjectRef `json:"object,omitempty,omitzero"`
+
+	// resourceVersion is the version that was seen.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	ResourceVersion string `json:"resourceVersion,omitempty"`
+
+	// data is what is needed to put the object back, in JSON.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=16384
+	Data string `json:"data,omitempty"`
+}
+
+// SeenApproval is an approval with the time at which the operator has first seen it.
+type SeenApproval struct {
+	// author is the approver's user name.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=1024
+	Author string `json:"author,omitempty"`
+
+	// seenAt is when the operator has first seen the approval.
+	// +required
+	SeenAt metav1.Time `json:"seenAt,omitempty,omitzero"`
+}
+
+// StepChoice is what a step will use, decided when the recovery began, so that people approve it and not a rule.
+type StepChoice struct {
+	// step is the name of the step.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Step string `json:"step,omitempty"`
+
+	// object is what is brought back: a workload or a PersistentVolumeClaim.
+	// +required
+	Object ObjectRef `json:"object,omitempty,omitzero"`
+
+	// source is the object that it is brought back from, such as a VolumeSnapshot.
+	// +optional
+	Source ObjectRef `json:"source,omitempty,omitzero"`
+
+	// images are the images that a workload comes back with.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=32
+	Images []ContainerImage `json:"images,omitempty"`
+
+	// why says why this was chosen.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=1024
+	Why string `json:"why,omitempty"`
+}
 
 // StepStatus is how far one step has come.
 type StepStatus struct {
@@ -718,9 +788,39 @@ type StepStatus struct {
 	// +optional
 	StartedAt metav1.Time `json:"startedAt,omitempty,omitzero"`
 
-	// finishedAt is when the step succeeded.
+	// finishedAt is when the step succeeded, failed, or was skipped or undone.
 	// +optional
 	FinishedAt metav1.Time `json:"finishedAt,omitempty,omitzero"`
+
+	// records are what the step has seen of the objects that it changes.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=64
+	Records []StepRecord `json:"records,omitempty"`
+
+	// approvals are the approvals of approvalDigest that were seen.
+	// +optional
+	// +listType=map
+	// +listMapKey=author
+	// +kubebuilder:validation:MaxItems=64
+	Approvals []SeenApproval `json:"approvals,omitempty"`
+
+	// approvalDigest is the digest that approvals of an approve step name. It is planDigest at first, and another one each time that approvals have lapsed.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	ApprovalDigest string `json:"approvalDigest,omitempty"`
+
+	// interventions is how many of the step's interventions were carried out or refused.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	Interventions int32 `json:"interventions,omitempty"`
+
+	// lastIntervention says who intervened last, why, and what came of it.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=1024
+	LastIntervention string `json:"lastIntervention,omitempty"`
 
 	// message says what the step waits for, or what it has observed.
 	// +optional
@@ -743,7 +843,7 @@ type RecoveryStatus struct {
 	// +kubebuilder:validation:MaxLength=64
 	PlanUID string `json:"planUID,omitempty"`
 
-	// planDigest is the SHA-256 of the plan that is executed. Approvals name it.
+	// planDigest is the SHA-256 of the plan that is executed, with what was chosen. Approvals name it.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=128
@@ -753,11 +853,17 @@ type RecoveryStatus struct {
 	// +required
 	Plan RecoveryPlanSpec `json:"plan,omitempty,omitzero"`
 
+	// choices are what the steps will use, decided when the recovery began.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=512
+	Choices []StepChoice `json:"choices,omitempty"`
+
 	// steps are the steps in the order of the plan.
 	// +optional
 	// +listType=map
 	// +listMapKey=name
-	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:MaxItems=200
 	Steps []StepStatus `json:"steps,omitempty"`
 }
 

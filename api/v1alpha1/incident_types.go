@@ -144,6 +144,58 @@ type Approval struct {
 	Comment string `json:"comment,omitempty"`
 }
 
+// InterventionAction is what a person does to a step of a recovery.
+// +kubebuilder:validation:Enum=Retry;Skip;Undo
+type InterventionAction string
+
+const (
+	// InterventionRetry begins a step anew that has failed, was undone or is overdue.
+	InterventionRetry InterventionAction = "Retry"
+	// InterventionSkip lets the steps that depend on it start without it.
+	InterventionSkip InterventionAction = "Skip"
+	// InterventionUndo takes back what a step has done.
+	InterventionUndo InterventionAction = "Undo"
+)
+
+// Intervention is what one person does to one step of a recovery that is under way.
+type Intervention struct {
+	// step is the name of the step.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Step string `json:"step,omitempty"`
+
+	// action is "Retry": the step has failed, was undone or is overdue, and begins anew; "Skip": the steps that depend on it start without it, which approve steps
+	// do not allow; "Undo": what the step has done is taken back, until a release step has succeeded and unless a step that depends on it has started.
+	// +required
+	Action InterventionAction `json:"action,omitempty"`
+
+	// author is the person's own user name; admission refuses any other.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=1024
+	Author string `json:"author,omitempty"`
+
+	// reason says why.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=1024
+	Reason string `json:"reason,omitempty"`
+}
+
+// RecoveryControl holds a recovery back.
+type RecoveryControl struct {
+	// paused says that no step starts or goes on. What is under way in the cluster, such as a rollout, goes on by itself.
+	// +required
+	Paused bool `json:"paused"`
+
+	// reason says why, for people.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=1024
+	Reason string `json:"reason,omitempty"`
+}
+
 // IncidentSpec is what responders say about an incident.
 // +kubebuilder:validation:XValidation:rule="!has(self.suspectedSince) || !has(self.detectedAt) || timestamp(self.suspectedSince) <= timestamp(self.detectedAt)",message="suspectedSince lies after detectedAt: nothing is suspected to begin after it was detected"
 // +kubebuilder:validation:XValidation:rule="self.goal != 'Recover' || has(self.recoveryPlanRef)",message="goal Recover needs recoveryPlanRef"
@@ -154,6 +206,7 @@ type Approval struct {
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.detectedAt) || (has(self.detectedAt) && self.detectedAt == oldSelf.detectedAt)",message="detectedAt cannot change"
 // +kubebuilder:validation:XValidation:rule="has(oldSelf.declaredBy) == has(self.declaredBy) && (!has(self.declaredBy) || self.declaredBy == oldSelf.declaredBy)",message="declaredBy cannot change"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.approvals) || (has(self.approvals) && oldSelf.approvals.all(a, self.approvals.exists(b, b == a)))",message="an approval is never changed or removed"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.interventions) || (has(self.interventions) && size(self.interventions) >= size(oldSelf.interventions) && oldSelf.interventions.all(i, v, self.interventions[i] == v))",message="an intervention is never changed or removed: add the next one at the end"
 type IncidentSpec struct {
 	// title says in one line what happened, for people.
 	// +required
@@ -216,6 +269,16 @@ type IncidentSpec struct {
 	// +listMapKey=digest
 	// +kubebuilder:validation:MaxItems=64
 	Approvals []Approval `json:"approvals,omitempty"`
+
+	// recovery holds the recovery back, as long as paused is true.
+	// +optional
+	Recovery RecoveryControl `json:"recovery,omitempty,omitzero"`
+
+	// interventions are made by people who hold the RBAC verb "intervene" on the Incident, one for each request, at the end of the list. Each is carried out once.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=128
+	Interventions []Intervention `json:"interventions,omitempty"`
 }
 
 // Incident is the durable record of one incident, from declaration to close: what is compromised, what was done about it, what is

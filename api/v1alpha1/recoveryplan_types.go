@@ -122,6 +122,7 @@ type VerifyStep struct {
 }
 
 // ApproveStep waits for people.
+// +kubebuilder:validation:XValidation:rule="!has(self.from) || size(self.from) >= self.required",message="from names fewer people than are required"
 type ApproveStep struct {
 	// required is the number of distinct people, none of them the declarer, who have to approve this step in spec.approvals of the
 	// Incident, 1 to 10.
@@ -129,6 +130,23 @@ type ApproveStep struct {
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=10
 	Required int32 `json:"required,omitempty"`
+
+	// from are the user names of the people whose approvals count: required of these have to approve. If not set, everybody's do who holds
+	// the RBAC verb "approve".
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=20
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=1024
+	From []string `json:"from,omitempty"`
+
+	// validForSeconds is how long an approval counts, in seconds from when the operator has first seen it, 60 to 604800 (a week). When one lapses
+	// before enough people have approved, all lapse, and the step asks for approvals of a new digest. Default 86400 (a day).
+	// +optional
+	// +default=86400
+	// +kubebuilder:validation:Minimum=60
+	// +kubebuilder:validation:Maximum=604800
+	ValidForSeconds int32 `json:"validForSeconds,omitempty"`
 }
 
 // HeldPodHandling says what release does to pods that are still quarantined.
@@ -154,9 +172,23 @@ type ReleaseStep struct {
 	HeldPods HeldPodHandling `json:"heldPods,omitempty"`
 }
 
+// OnFailure says what happens when a step fails or passes its deadline.
+// +kubebuilder:validation:Enum=Halt;Continue;Undo
+type OnFailure string
+
+const (
+	// OnFailureHalt starts no further step.
+	OnFailureHalt OnFailure = "Halt"
+	// OnFailureContinue starts the steps that depend on it all the same.
+	OnFailureContinue OnFailure = "Continue"
+	// OnFailureUndo takes back what the step has done, and starts no further step.
+	OnFailureUndo OnFailure = "Undo"
+)
+
 // RecoveryStep is one step of a plan. Exactly one action is set.
 // +kubebuilder:validation:XValidation:rule="[has(self.rollBackImages), has(self.verify), has(self.approve), has(self.release)].filter(x, x).size() == 1",message="a step has exactly one of rollBackImages, verify, approve, release"
 // +kubebuilder:validation:XValidation:rule="!has(self.dependsOn) || !(self.name in self.dependsOn)",message="a step cannot depend on itself"
+// +kubebuilder:validation:XValidation:rule="(!has(self.approve) && !has(self.release)) || self.onFailure == 'Halt'",message="approve and release steps have onFailure Halt: containment is never lifted without an approval, and what was released is not taken back"
 // +kubebuilder:validation:XValidation:rule="!(self.name in ['close', 'waive-gaps', 'remove-evidence'])",message="the names close, waive-gaps and remove-evidence are reserved: approvals of these steps approve closing the Incident, waiving evidence gaps and removing evidence"
 type RecoveryStep struct {
 	// name tells the step apart from the others of the plan. It is a DNS label. "close", "waive-gaps" and "remove-evidence" are reserved.
@@ -174,14 +206,25 @@ type RecoveryStep struct {
 	// +kubebuilder:validation:items:MaxLength=63
 	DependsOn []string `json:"dependsOn,omitempty"`
 
-	// deadlineSeconds is how long the step may take from its start, in seconds, 1 to 604800 (a week). After that the Incident is
-	// Stalled and says what the step waits for; steps that depend on it do not start. The step is still watched, and goes on if
-	// what it waits for comes true. Default 3600.
+	// deadlineSeconds is how long the step may take from its start, in seconds, 1 to 604800 (a week). What happens after that, onFailure
+	// says. Default 3600.
 	// +optional
 	// +default=3600
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=604800
 	DeadlineSeconds int32 `json:"deadlineSeconds,omitempty"`
+
+	// onFailure says what happens when the step fails or passes its deadline. "Halt" (default): no further step starts, the Incident is Stalled
+	// and says what the step waits for; a step that is overdue is still watched, and the recovery goes on if what it waits for comes true.
+	// "Continue": the step is Failed, and the steps that depend on it start all the same; the Incident is not Recovered before somebody has the
+	// step retried or skipped. "Undo": what the step has done is taken back, and no further step starts.
+	// +optional
+	// +default="Halt"
+	OnFailure OnFailure `json:"onFailure,omitempty"`
+
+	// gate has to be true besides, after the action has come to its end, before the step succeeds: steps that depend on it start only then.
+	// +optional
+	Gate *VerifyStep `json:"gate,omitempty,omitzero"`
 
 	// rollBackImages changes pod templates to the known-good images of spec.images.
 	// +optional
@@ -212,12 +255,19 @@ type RecoveryPlanSpec struct {
 	// +kubebuilder:validation:XValidation:rule="self.all(i, self.exists_one(j, j.workload == i.workload))",message="a workload is listed twice in images"
 	Images []KnownGoodImages `json:"images,omitempty"`
 
+	// maxParallel is how many steps run at the same time, 1 to 50. Approve steps do not count. Default 8.
+	// +optional
+	// +default=8
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=50
+	MaxParallel int32 `json:"maxParallel,omitempty"`
+
 	// steps are the steps of the plan. They form a graph by dependsOn, without circles.
 	// +required
 	// +listType=map
 	// +listMapKey=name
 	// +kubebuilder:validation:MinItems=1
-	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:MaxItems=200
 	Steps []RecoveryStep `json:"steps,omitempty"`
 }
 

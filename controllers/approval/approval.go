@@ -36,7 +36,11 @@ func Authors(inc *v1alpha1.Incident, step, digest string) []string {
 
 // Missing says, in a sentence with the next thing to do, what is still missing for a step; it is empty when enough people have approved.
 func Missing(inc *v1alpha1.Incident, step, digest string, required int32) string {
-	authors := Authors(inc, step, digest)
+	return Asks(inc, step, digest, required, Authors(inc, step, digest), nil)
+}
+
+// Asks is Missing for authors that were counted already. Only the approvals of the people in from count, if it names any.
+func Asks(inc *v1alpha1.Incident, step, digest string, required int32, authors, from []string) string {
 	if len(authors) >= int(required) {
 		return ""
 	}
@@ -48,8 +52,12 @@ func Missing(inc *v1alpha1.Incident, step, digest string, required int32) string
 	if step == v1alpha1.WaiveStage {
 		verb = "waive"
 	}
-	return fmt.Sprintf("waits for %d of %d approvals%s: someone who holds the verb %s and is not %s adds to spec.approvals {step: %s, author: <own user name>, digest: %s}",
-		int(required)-len(authors), required, got, verb, inc.Spec.DeclaredBy.Username, step, digest)
+	who := "someone"
+	if len(from) > 0 {
+		who = "one of " + strings.Join(from, ", ")
+	}
+	return fmt.Sprintf("waits for %d of %d approvals%s: %s who holds the verb %s and is not %s adds to spec.approvals {step: %s, author: <own user name>, digest: %s}",
+		int(required)-len(authors), required, got, who, verb, inc.Spec.DeclaredBy.Username, step, digest)
 }
 
 // Guarded returns why approvals cannot be trusted now, or "" when they can: the author of an approval is only what it says if admission checks it.
@@ -83,10 +91,13 @@ func Guarded(ctx context.Context, r client.Reader) (string, error) {
 	return "", nil
 }
 
-// PlanDigest is the digest of a plan that is about to be executed; approvals of its steps name it.
-func PlanDigest(inc *v1alpha1.Incident, planUID string, plan v1alpha1.RecoveryPlanSpec) string {
-	return digest("recover", string(inc.UID), planUID, plan)
+// PlanDigest is the digest of a plan that is about to be executed, with what was chosen for its steps; approvals of its steps name it.
+func PlanDigest(inc *v1alpha1.Incident, planUID string, plan v1alpha1.RecoveryPlanSpec, choices []v1alpha1.StepChoice) string {
+	return digest("recover", string(inc.UID), planUID, plan, choices)
 }
+
+// NextDigest is the digest that approvals have to name after those of this one have lapsed.
+func NextDigest(lapsed string) string { return digest("lapsed", lapsed) }
 
 // CloseDigest is the digest of what closing does: to which targets, and what becomes of their pods.
 func CloseDigest(inc *v1alpha1.Incident, targets []v1alpha1.ResolvedTarget, pods v1alpha1.EvidencePodHandling) string {

@@ -147,10 +147,11 @@ func TestDigests(t *testing.T) {
 	changed := v1alpha1.RecoveryPlanSpec{Steps: []v1alpha1.RecoveryStep{{Name: "a", DependsOn: []string{"b"}}}}
 	targets := []v1alpha1.ResolvedTarget{{Name: "web", UID: "w"}}
 	digests := map[string]string{
-		"plan":                     PlanDigest(inc, "p1", plan),
-		"plan, other Incident":     PlanDigest(other, "p1", plan),
-		"plan, other plan":         PlanDigest(inc, "p2", plan),
-		"plan, changed":            PlanDigest(inc, "p1", changed),
+		"plan":                     PlanDigest(inc, "p1", plan, nil),
+		"plan, other Incident":     PlanDigest(other, "p1", plan, nil),
+		"plan, other plan":         PlanDigest(inc, "p2", plan, nil),
+		"plan, other choice":       PlanDigest(inc, "p1", plan, []v1alpha1.StepChoice{{Step: "a", Why: "b"}}),
+		"plan, changed":            PlanDigest(inc, "p1", changed, nil),
 		"close":                    CloseDigest(inc, targets, v1alpha1.EvidencePodDelete),
 		"close, other Incident":    CloseDigest(other, targets, v1alpha1.EvidencePodDelete),
 		"close, other targets":     CloseDigest(inc, nil, v1alpha1.EvidencePodDelete),
@@ -166,7 +167,7 @@ func TestDigests(t *testing.T) {
 		}
 		seen[digest] = name
 	}
-	if PlanDigest(inc, "p1", plan) != PlanDigest(incident(by("ann", "a", "d")), "p1", *plan.DeepCopy()) {
+	if PlanDigest(inc, "p1", plan, nil) != PlanDigest(incident(by("ann", "a", "d")), "p1", *plan.DeepCopy(), nil) {
 		t.Error("the digest of the same plan differs")
 	}
 }

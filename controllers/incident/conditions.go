@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
+	"cofferdam.dev/cofferdam/controllers/recovery"
 )
 
 // maxMessage bounds a condition's message well below the API server's own limit, in characters.
@@ -259,7 +260,7 @@ func (s *scope) recoveredCondition() metav1.Condition {
 	rec := s.next.Recovery
 	switch {
 	case !s.next.RecoveredAt.IsZero() && rec != nil:
-		return condition(kind, metav1.ConditionTrue, v1alpha1.ReasonRecovered, "all %d steps of RecoveryPlan %s have succeeded", len(rec.Steps), rec.PlanName)
+		return condition(kind, metav1.ConditionTrue, v1alpha1.ReasonRecovered, "%s", recoveredBy(rec))
 	case s.planProblem != "":
 		return no(s.planReason, "%s", s.planProblem)
 	case rec == nil && s.dryRun() && s.incident.Spec.Goal == v1alpha1.GoalRecover:
@@ -267,19 +268,43 @@ func (s *scope) recoveredCondition() metav1.Condition {
 	case rec == nil:
 		return no(v1alpha1.ReasonNotRequested, "the goal was not set to Recover")
 	}
-	reason := v1alpha1.ReasonStepsRunning
-	running := []string{fmt.Sprintf("RecoveryPlan %s is executed", rec.PlanName)}
+	reason, steps := underWay(rec)
+	return no(reason, "%s", strings.Join(append([]string{fmt.Sprintf("RecoveryPlan %s is executed", rec.PlanName)}, steps...), "; "))
+}
+
+// recoveredBy says what a recovery has come to that is over.
+func recoveredBy(rec *v1alpha1.RecoveryStatus) string {
+	var skipped []string
 	for _, st := range rec.Steps {
-		switch st.State {
-		case v1alpha1.StepOverdue:
-			reason = v1alpha1.ReasonStepOverdue
-			running = append(running, fmt.Sprintf("step %s is overdue: %s", st.Name, st.Message))
-		case v1alpha1.StepRunning:
-			running = append(running, fmt.Sprintf("step %s: %s", st.Name, st.Message))
-		case v1alpha1.StepPending, v1alpha1.StepSucceeded:
+		if st.State == v1alpha1.StepSkipped {
+			skipped = append(skipped, st.Name)
 		}
 	}
-	return no(reason, "%s", strings.Join(running, "; "))
+	if len(skipped) == 0 {
+		return fmt.Sprintf("all %d steps of RecoveryPlan %s have succeeded", len(rec.Steps), rec.PlanName)
+	}
+	return fmt.Sprintf("%d steps of RecoveryPlan %s have succeeded; skipped by people: %s", len(rec.Steps)-len(skipped), rec.PlanName, strings.Join(skipped, ", "))
+}
+
+// underWay says which steps are under way or hold the recovery up, and the worst of it as a reason.
+func underWay(rec *v1alpha1.RecoveryStatus) (reason string, steps []string) {
+	reason = v1alpha1.ReasonStepsRunning
+	for _, st := range rec.Steps {
+		switch st.State {
+		case v1alpha1.StepFailed, v1alpha1.StepUndone, v1alpha1.StepUndoing:
+			reason = v1alpha1.ReasonStepFailed
+			steps = append(steps, fmt.Sprintf("step %s is %s: %s", st.Name, st.State, st.Message))
+		case v1alpha1.StepOverdue:
+			if reason == v1alpha1.ReasonStepsRunning {
+				reason = v1alpha1.ReasonStepOverdue
+			}
+			steps = append(steps, fmt.Sprintf("step %s is overdue: %s", st.Name, st.Message))
+		case v1alpha1.StepRunning:
+			steps = append(steps, fmt.Sprintf("step %s: %s", st.Name, st.Message))
+		case v1alpha1.StepPending, v1alpha1.StepSucceeded, v1alpha1.StepSkipped:
+		}
+	}
+	return reason, steps
 }
 
 func (s *scope) released() metav1.Condition {
@@ -364,7 +389,7 @@ func (s *scope) stalledBy(failure error) (bool, metav1.Condition) {
 		return true, condition("", "", v1alpha1.ReasonHeld, "deletion waits because the Incident still holds a quarantine: set spec.goal to Close and have it approved")
 	case s.blind == nil && s.incident.Spec.Goal == v1alpha1.GoalContain && slices.Contains([]string{v1alpha1.ReasonLeaking, v1alpha1.ReasonNotEnforceable, v1alpha1.ReasonVerdictUnknown}, contained.Reason):
 		return true, contained
-	case s.incident.Spec.Goal == v1alpha1.GoalRecover && slices.Contains([]string{v1alpha1.ReasonPlanNotFound, v1alpha1.ReasonPlanInvalid, v1alpha1.ReasonStepOverdue}, recovered.Reason):
+	case s.incident.Spec.Goal == v1alpha1.GoalRecover && slices.Contains([]string{v1alpha1.ReasonPlanNotFound, v1alpha1.ReasonPlanInvalid, v1alpha1.ReasonStepOverdue, v1alpha1.ReasonStepFailed}, recovered.Reason):
 		return true, recovered
 	}
 	return false, metav1.Condition{}
@@ -403,7 +428,7 @@ func summary(st *v1alpha1.IncidentStatus) v1alpha1.Summary {
 	if rec := st.Recovery; rec != nil {
 		succeeded := 0
 		for _, step := range rec.Steps {
-			if step.State == v1alpha1.StepSucceeded {
+			if recovery.Settled(step.State) {
 				succeeded++
 			}
 		}

@@ -62,7 +62,8 @@ func (s *scope) bound() {
 	}
 	if s.next.Recovery != nil {
 		for i := range s.next.Recovery.Steps {
-			s.next.Recovery.Steps[i].Message = clip(s.next.Recovery.Steps[i].Message, maxMessage)
+			st := &s.next.Recovery.Steps[i]
+			st.Message, st.LastIntervention = clip(st.Message, maxMessage), clip(st.LastIntervention, maxMessage)
 		}
 	}
 }

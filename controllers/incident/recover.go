@@ -22,6 +22,9 @@ import (
 // stepPoll is how often steps that wait for objects which are not watched are looked at.
 const stepPoll = 2 * time.Second
 
+// choicePoll is how often a recovery that cannot begin looks again.
+const choicePoll = 10 * time.Second
+
 // recover executes the recovery plan.
 func (s *scope) recover(ctx context.Context) error {
 	if s.incident.Spec.Goal != v1alpha1.GoalRecover {
@@ -74,42 +77,60 @@ func (s *scope) beginRecovery(ctx context.Context) error {
 		s.planReason, s.planProblem = v1alpha1.ReasonPlanInvalid, fmt.Sprintf("RecoveryPlan %s: %s", key, why)
 		return nil
 	}
+	x := s.execution(&v1alpha1.RecoveryStatus{Plan: plan.Spec})
+	choices, why, err := recovery.ChooseAll(ctx, x)
+	if err != nil {
+		return err
+	}
+	if why != "" {
+		s.planReason, s.planProblem = v1alpha1.ReasonPlanInvalid, fmt.Sprintf("RecoveryPlan %s: %s", key, why)
+		s.lookAgainAfter(choicePoll)
+		return nil
+	}
 	s.next.Recovery = &v1alpha1.RecoveryStatus{
-		PlanName: plan.Name, PlanUID: string(plan.UID), Plan: plan.Spec,
-		PlanDigest: approval.PlanDigest(s.incident, string(plan.UID), plan.Spec),
+		PlanName: plan.Name, PlanUID: string(plan.UID), Plan: plan.Spec, Choices: choices,
+		PlanDigest: approval.PlanDigest(s.incident, string(plan.UID), plan.Spec, choices),
 		Steps:      recovery.Begin(plan.Spec.Steps),
 	}
 	return nil
 }
 
-// runSteps runs every step whose dependencies have succeeded. One step's failure does not keep the others from being looked at.
-func (s *scope) runSteps(ctx context.Context) error {
-	rec := s.next.Recovery
+// execution is what the steps of a recovery work with. In a dry run they record nothing.
+func (s *scope) execution(rec *v1alpha1.RecoveryStatus) *recovery.Execution {
 	x := &recovery.Execution{
-		Reader: s.Client, Writer: s, Journal: s.journal, Incident: s.incident, Plan: rec.Plan, PlanDigest: rec.PlanDigest,
+		Reader: s.Client, Writer: s, Journal: s.journal, Incident: s.incident, Plan: rec.Plan, PlanDigest: rec.PlanDigest, Choices: rec.Choices, Now: s.now,
 		Pods: s.next.Pods, Evidence: s.next.Evidence, All: s.view.All, Release: s.releaseStep,
 		GapsWaived: s.next.GapDigest != "" && s.evidenceWait == "",
 	}
-	runnable := recovery.Runnable(rec.Plan.Steps, rec.Steps)
+	if !s.dryRun() {
+		x.Steps = rec.Steps
+	}
+	return x
+}
+
+// runSteps runs every step that may run now. One step's failure does not keep the others from being looked at.
+func (s *scope) runSteps(ctx context.Context) error {
+	rec := s.next.Recovery
 	if s.dryRun() {
-		runnable = allOf(rec.Plan.Steps)
+		return s.rehearse(ctx, rec)
+	}
+	rec.Steps = recovery.Intervene(rec.Plan, rec.Steps, s.incident.Spec.Interventions, s.now)
+	x := s.execution(rec)
+	recovery.NoteApprovals(x)
+	if s.incident.Spec.Recovery.Paused {
+		s.planReason, s.planProblem = v1alpha1.ReasonPaused, cmp.Or(s.incident.Spec.Recovery.Reason, "spec.recovery.paused is true")
+		return nil
 	}
 	var failures []error
-	for _, i := range runnable {
+	for _, i := range recovery.Runnable(rec.Plan, rec.Steps) {
 		step := rec.Plan.Steps[i]
-		outcome, err := recovery.ActionFor(step).Run(ctx, x, step)
+		outcome, err := recovery.Run(ctx, x, step)
 		if err != nil {
 			failures = append(failures, fmt.Errorf("step %s: %w", step.Name, err))
 			outcome = recovery.Outcome{Message: "could not be carried out: " + err.Error()}
 		}
-		if s.dryRun() {
-			continue
-		}
 		rec.Steps[i] = recovery.Advance(rec.Steps[i], step, outcome, s.now)
 		s.lookAgainAtDeadline(rec.Steps[i], step)
-	}
-	if s.dryRun() {
-		s.next.Recovery = nil
 	}
 	if recovery.Complete(rec.Steps) && s.next.RecoveredAt.IsZero() {
 		s.next.RecoveredAt = s.now
@@ -117,16 +138,21 @@ func (s *scope) runSteps(ctx context.Context) error {
 	return errors.Join(failures...)
 }
 
-func allOf(steps []v1alpha1.RecoveryStep) []int {
-	out := make([]int, len(steps))
-	for i := range steps {
-		out[i] = i
+// rehearse runs every step as if those before it had succeeded, and leaves nothing behind but what it would have written.
+func (s *scope) rehearse(ctx context.Context, rec *v1alpha1.RecoveryStatus) error {
+	x := s.execution(rec)
+	defer func() { s.next.Recovery = nil }()
+	var failures []error
+	for _, step := range rec.Plan.Steps {
+		if _, err := recovery.Run(ctx, x, step); err != nil {
+			failures = append(failures, fmt.Errorf("step %s: %w", step.Name, err))
+		}
 	}
-	return out
+	return errors.Join(failures...)
 }
 
 func (s *scope) lookAgainAtDeadline(status v1alpha1.StepStatus, step v1alpha1.RecoveryStep) {
-	if status.State == v1alpha1.StepSucceeded {
+	if recovery.Settled(status.State) || status.State == v1alpha1.StepFailed || status.State == v1alpha1.StepUndone {
 		return
 	}
 	if step.Approve == nil {

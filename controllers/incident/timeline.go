@@ -181,7 +181,18 @@ func recoveryTurns(old, next *v1alpha1.IncidentStatus) []turn {
 			out = append(out, turn{reason: "StepSucceeded", message: fmt.Sprintf("step %s has succeeded: %s", st.Name, st.Message)})
 		case v1alpha1.StepOverdue:
 			out = append(out, turn{reason: "StepOverdue", message: fmt.Sprintf("step %s is overdue: %s", st.Name, st.Message), warning: true})
+		case v1alpha1.StepFailed:
+			out = append(out, turn{reason: "StepFailed", message: fmt.Sprintf("step %s has failed: %s", st.Name, st.Message), warning: true})
+		case v1alpha1.StepSkipped:
+			out = append(out, turn{reason: "StepSkipped", message: fmt.Sprintf("step %s is skipped: %s", st.Name, st.LastIntervention), warning: true})
+		case v1alpha1.StepUndoing:
+			out = append(out, turn{reason: "StepUndoing", message: fmt.Sprintf("step %s is being undone: %s", st.Name, st.Message), warning: true})
+		case v1alpha1.StepUndone:
+			out = append(out, turn{reason: "StepUndone", message: fmt.Sprintf("step %s is undone: %s", st.Name, st.Message), warning: true})
 		case v1alpha1.StepPending:
+			if was[st.Name] != "" {
+				out = append(out, turn{reason: "StepRetried", message: fmt.Sprintf("step %s begins anew: %s", st.Name, st.LastIntervention)})
+			}
 		}
 	}
 	return out

@@ -3,9 +3,6 @@ package recovery
 
 import (
 	"slices"
-	"time"
-
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
 )
@@ -55,47 +52,56 @@ func Begin(steps []v1alpha1.RecoveryStep) []v1alpha1.StepStatus {
 	return out
 }
 
-// Runnable returns the indexes of the steps that may run now: those that are not finished and whose dependencies have all succeeded.
-func Runnable(steps []v1alpha1.RecoveryStep, status []v1alpha1.StepStatus) []int {
-	done := map[string]bool{}
-	for _, s := range status {
-		done[s.Name] = s.State == v1alpha1.StepSucceeded
+// Runnable returns the indexes of the steps that may run now: those that have started and are not finished, and, as many as the plan lets run at the same time, those whose dependencies let them start.
+// While a step holds the plan up, none starts.
+func Runnable(plan v1alpha1.RecoveryPlanSpec, status []v1alpha1.StepStatus) []int {
+	clear, halted := map[string]bool{}, false
+	under, free := map[string]bool{}, int(plan.MaxParallel)
+	for i, step := range plan.Steps {
+		state := status[i].State
+		clear[step.Name] = lets(step, state)
+		halted = halted || halts(step, state)
+		if started(state) {
+			under[step.Name] = true
+			if step.Approve == nil {
+				free--
+			}
+		}
 	}
 	var out []int
-	for i, s := range steps {
-		waiting := slices.ContainsFunc(s.DependsOn, func(d string) bool { return !done[d] })
-		if !done[s.Name] && !waiting {
-			out = append(out, i)
+	for i, step := range plan.Steps {
+		switch {
+		case under[step.Name]:
+		case halted, status[i].State != v1alpha1.StepPending, slices.ContainsFunc(step.DependsOn, func(d string) bool { return !clear[d] }):
+			continue
+		case step.Approve == nil && free <= 0:
+			continue
+		case step.Approve == nil:
+			free--
 		}
+		out = append(out, i)
 	}
 	return out
 }
 
-// Complete reports whether every step has succeeded.
-func Complete(status []v1alpha1.StepStatus) bool {
-	return !slices.ContainsFunc(status, func(s v1alpha1.StepStatus) bool { return s.State != v1alpha1.StepSucceeded })
+// started reports whether a step in this state is looked at in every pass.
+func started(state v1alpha1.StepState) bool {
+	return state == v1alpha1.StepRunning || state == v1alpha1.StepOverdue || state == v1alpha1.StepUndoing
 }
 
-// Advance returns the status of a step after it ran with this outcome at this time. A step that passes its deadline is Overdue and is still
-// watched: what it waits for may come true late, and giving up would leave the service down for good.
-func Advance(status v1alpha1.StepStatus, step v1alpha1.RecoveryStep, outcome Outcome, now metav1.Time) v1alpha1.StepStatus {
-	if status.StartedAt.IsZero() {
-		status.StartedAt = now
-	}
-	status.Message = outcome.Message
-	if outcome.Done {
-		status.State = v1alpha1.StepSucceeded
-		status.FinishedAt = now
-		return status
-	}
-	status.State = v1alpha1.StepRunning
-	if now.After(Deadline(status, step)) {
-		status.State = v1alpha1.StepOverdue
-	}
-	return status
+// lets reports whether steps that depend on one in this state may start.
+func lets(step v1alpha1.RecoveryStep, state v1alpha1.StepState) bool {
+	return Settled(state) || state == v1alpha1.StepFailed && step.OnFailure == v1alpha1.OnFailureContinue
 }
 
-// Deadline is when a started step becomes overdue.
-func Deadline(status v1alpha1.StepStatus, step v1alpha1.RecoveryStep) time.Time {
-	return status.StartedAt.Add(time.Duration(step.DeadlineSeconds) * time.Second)
+// halts reports whether a step in this state keeps all others from starting.
+func halts(step v1alpha1.RecoveryStep, state v1alpha1.StepState) bool {
+	switch state {
+	case v1alpha1.StepOverdue, v1alpha1.StepUndoing, v1alpha1.StepUndone:
+		return true
+	case v1alpha1.StepFailed:
+		return step.OnFailure != v1alpha1.OnFailureContinue
+	case v1alpha1.StepPending, v1alpha1.StepRunning, v1alpha1.StepSucceeded, v1alpha1.StepSkipped:
+	}
+	return false
 }

@@ -1,11 +1,13 @@
 package recovery
 
 import (
+	"cmp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
@@ -41,7 +43,7 @@ func TestCycle(t *testing.T) {
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			if diff := cmp.Diff(tc.want, Cycle(tc.steps)); diff != "" {
+			if diff := gocmp.Diff(tc.want, Cycle(tc.steps)); diff != "" {
 				t.Errorf("Cycle() (-want +got):\n%s", diff)
 			}
 		})
@@ -59,23 +61,42 @@ func states(lines ...string) []v1alpha1.StepStatus {
 
 func TestRunnable(t *testing.T) {
 	diamond := graph("a", "b: a", "c: a", "d: b c")
+	arms := graph("a", "b", "c", "d: c")
+	with := func(steps []v1alpha1.RecoveryStep, change func([]v1alpha1.RecoveryStep)) []v1alpha1.RecoveryStep {
+		out := slices.Clone(steps)
+		change(out)
+		return out
+	}
+	goesOn := func(s []v1alpha1.RecoveryStep) { s[0].OnFailure = v1alpha1.OnFailureContinue }
+	asks := func(s []v1alpha1.RecoveryStep) { s[0].Approve = &v1alpha1.ApproveStep{Required: 1} }
 	cases := map[string]struct {
 		steps  []v1alpha1.RecoveryStep
 		status []v1alpha1.StepStatus
+		atOnce int32
 		want   []int
 	}{
-		"at the beginning":             {steps: diamond, status: Begin(diamond), want: []int{0}},
-		"a running one goes on":        {steps: diamond, status: states("a=Running", "b=Pending", "c=Pending", "d=Pending"), want: []int{0}},
-		"an overdue one is still seen": {steps: diamond, status: states("a=Overdue", "b=Pending", "c=Pending", "d=Pending"), want: []int{0}},
-		"both arms in parallel":        {steps: diamond, status: states("a=Succeeded", "b=Running", "c=Pending", "d=Pending"), want: []int{1, 2}},
-		"waits for every dependency":   {steps: diamond, status: states("a=Succeeded", "b=Succeeded", "c=Overdue", "d=Pending"), want: []int{2}},
-		"the last one":                 {steps: diamond, status: states("a=Succeeded", "b=Succeeded", "c=Succeeded", "d=Pending"), want: []int{3}},
-		"nothing is left":              {steps: diamond, status: states("a=Succeeded", "b=Succeeded", "c=Succeeded", "d=Succeeded")},
-		"unknown dependency":           {steps: graph("a: nobody"), status: states("a=Pending")},
+		"at the beginning":                    {steps: diamond, status: Begin(diamond), want: []int{0}},
+		"a running one goes on":               {steps: diamond, status: states("a=Running", "b=Pending", "c=Pending", "d=Pending"), want: []int{0}},
+		"an overdue one is still seen":        {steps: diamond, status: states("a=Overdue", "b=Pending", "c=Pending", "d=Pending"), want: []int{0}},
+		"both arms in parallel":               {steps: diamond, status: states("a=Succeeded", "b=Running", "c=Pending", "d=Pending"), want: []int{1, 2}},
+		"waits for every dependency":          {steps: diamond, status: states("a=Succeeded", "b=Succeeded", "c=Overdue", "d=Pending"), want: []int{2}},
+		"the last one":                        {steps: diamond, status: states("a=Succeeded", "b=Succeeded", "c=Succeeded", "d=Pending"), want: []int{3}},
+		"nothing is left":                     {steps: diamond, status: states("a=Succeeded", "b=Succeeded", "c=Succeeded", "d=Succeeded")},
+		"unknown dependency":                  {steps: graph("a: nobody"), status: states("a=Pending")},
+		"an overdue one halts all others":     {steps: arms, status: states("a=Overdue", "b=Pending", "c=Running", "d=Pending"), want: []int{0, 2}},
+		"a failed one halts all others":       {steps: arms, status: states("a=Failed", "b=Pending", "c=Running", "d=Pending"), want: []int{2}},
+		"one that is undone halts all":        {steps: arms, status: states("a=Undone", "b=Pending", "c=Succeeded", "d=Pending")},
+		"one that is being undone goes on":    {steps: arms, status: states("a=Undoing", "b=Pending", "c=Succeeded", "d=Pending"), want: []int{0}},
+		"goes on without one that failed":     {steps: with(diamond, goesOn), status: states("a=Failed", "b=Pending", "c=Pending", "d=Pending"), want: []int{1, 2}},
+		"goes on without one that is skipped": {steps: diamond, status: states("a=Skipped", "b=Pending", "c=Pending", "d=Pending"), want: []int{1, 2}},
+		"as many as the plan lets":            {steps: arms, status: Begin(arms), atOnce: 2, want: []int{0, 1}},
+		"what runs counts":                    {steps: arms, status: states("a=Pending", "b=Pending", "c=Running", "d=Pending"), atOnce: 2, want: []int{0, 2}},
+		"what waits for people does not":      {steps: with(arms, asks), status: states("a=Running", "b=Pending", "c=Pending", "d=Pending"), atOnce: 2, want: []int{0, 1, 2}},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			if diff := cmp.Diff(tc.want, Runnable(tc.steps, tc.status)); diff != "" {
+			plan := v1alpha1.RecoveryPlanSpec{Steps: tc.steps, MaxParallel: cmp.Or(tc.atOnce, 8)}
+			if diff := gocmp.Diff(tc.want, Runnable(plan, tc.status)); diff != "" {
 				t.Errorf("Runnable() (-want +got):\n%s", diff)
 			}
 		})
@@ -128,7 +149,7 @@ func TestAdvance(t *testing.T) {
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			got := Advance(tc.before, v1alpha1.RecoveryStep{Name: "a", DeadlineSeconds: 60}, tc.outcome, tc.now)
-			if diff := cmp.Diff(tc.want, got); diff != "" {
+			if diff := gocmp.Diff(tc.want, got); diff != "" {
 				t.Errorf("Advance() (-want +got):\n%s", diff)
 			}
 		})

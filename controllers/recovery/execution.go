@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
@@ -16,6 +17,8 @@ import (
 type Outcome struct {
 	// Done says that what the step is for was observed.
 	Done bool
+	// Failed says that the step has come to nothing, and that waiting does not help.
+	Failed bool
 	// Message says what was observed, or what the step waits for and what a person can do about it.
 	Message string
 }
@@ -26,6 +29,10 @@ func done(format string, args ...any) Outcome {
 
 func waiting(format string, args ...any) Outcome {
 	return Outcome{Message: fmt.Sprintf(format, args...)}
+}
+
+func failed(format string, args ...any) Outcome {
+	return Outcome{Failed: true, Message: fmt.Sprintf(format, args...)}
 }
 
 // Writer performs a write, or in a dry run only notes it.
@@ -42,6 +49,10 @@ type Execution struct {
 	// Plan is the copy that is executed, and PlanDigest its digest.
 	Plan       v1alpha1.RecoveryPlanSpec
 	PlanDigest string
+	// Steps are the status of the steps as this pass will write it, and Choices what was decided when the recovery began. Now is when the pass began.
+	Steps   []v1alpha1.StepStatus
+	Choices []v1alpha1.StepChoice
+	Now     metav1.Time
 	// Pods are the pods of the Incident with what was done to them, Evidence what was kept, All the live pods of the namespaces by UID.
 	Pods     []v1alpha1.PodStatus
 	Evidence []v1alpha1.EvidenceItem
@@ -55,6 +66,97 @@ type Execution struct {
 // Action executes one kind of step. Run looks, does what comes next, and says what it waits for. It is idempotent and does not block.
 type Action interface {
 	Run(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep) (Outcome, error)
+}
+
+// Undoer is an Action whose effects can be taken back. Undo does what comes next of that, and says what it waits for. It is idempotent, does not block, and works from wherever Run has come to.
+type Undoer interface {
+	Undo(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep) (Outcome, error)
+}
+
+// Chooser is an Action that decides on something when the recovery begins, so that people approve the choice and not a rule. It says why nothing can be chosen: the recovery then does not begin.
+type Chooser interface {
+	Choose(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep) (choices []v1alpha1.StepChoice, why string, err error)
+}
+
+// Run brings a step on by what comes next.
+func Run(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep) (Outcome, error) {
+	action := ActionFor(step)
+	if s := x.Status(step.Name); s != nil && s.State == v1alpha1.StepUndoing {
+		if undoer, ok := action.(Undoer); ok {
+			return undoer.Undo(ctx, x, step)
+		}
+		return done("there is nothing to take back"), nil
+	}
+	out, err := action.Run(ctx, x, step)
+	if err != nil || !out.Done || step.Gate == nil {
+		return out, err
+	}
+	gate, err := lookAt(ctx, x, step.Gate)
+	if err != nil || gate.Done {
+		return out, err
+	}
+	return waiting("%s; its gate %s", out.Message, gate.Message), nil
+}
+
+// ChooseAll asks every step of the plan for its choices, in the order of the plan. It says why the plan cannot be executed now, or "".
+func ChooseAll(ctx context.Context, x *Execution) (choices []v1alpha1.StepChoice, why string, err error) {
+	for _, step := range x.Plan.Steps {
+		chooser, ok := ActionFor(step).(Chooser)
+		if !ok {
+			continue
+		}
+		got, why, err := chooser.Choose(ctx, x, step)
+		if err != nil {
+			return nil, "", fmt.Errorf("step %s: %w", step.Name, err)
+		}
+		if why != "" {
+			return nil, fmt.Sprintf("step %s: %s", step.Name, why), nil
+		}
+		choices = append(choices, got...)
+	}
+	return choices, "", nil
+}
+
+// Status is the status of the step that this pass will write, or nil in a dry run.
+func (x *Execution) Status(step string) *v1alpha1.StepStatus {
+	for i := range x.Steps {
+		if x.Steps[i].Name == step {
+			return &x.Steps[i]
+		}
+	}
+	return nil
+}
+
+// Choice is what was chosen for the object, or nil.
+func (x *Execution) Choice(step string, object v1alpha1.ObjectRef) *v1alpha1.StepChoice {
+	for i := range x.Choices {
+		if c := &x.Choices[i]; c.Step == step && c.Object == object {
+			return c
+		}
+	}
+	return nil
+}
+
+// Record notes what was seen of an object before it is changed, once: what is recorded already stays. It is as durable as an intent that is journalled in the same pass.
+func (x *Execution) Record(step string, record v1alpha1.StepRecord) {
+	s := x.Status(step)
+	if s != nil && x.Recorded(step, record.Object) == nil {
+		s.Records = append(s.Records, record)
+	}
+}
+
+// Recorded is what the step has recorded of the object, or nil.
+func (x *Execution) Recorded(step string, object v1alpha1.ObjectRef) *v1alpha1.StepRecord {
+	s := x.Status(step)
+	if s == nil {
+		return nil
+	}
+	for i := range s.Records {
+		if s.Records[i].Object == object {
+			return &s.Records[i]
+		}
+	}
+	return nil
 }
 
 // ActionFor returns the action of a step, or nil when the step has none that is known.

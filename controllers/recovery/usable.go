@@ -17,19 +17,28 @@ func Unusable(plan v1alpha1.RecoveryPlanSpec) (reason, why string) {
 		return v1alpha1.ReasonCyclicDependencies, "steps depend on one another in a circle: " + strings.Join(circle, " -> ")
 	}
 	for _, step := range plan.Steps {
-		if step.Verify == nil {
-			continue
-		}
-		for _, o := range step.Verify.Objects {
-			if o.Expression == "" {
-				continue
-			}
-			if err := Compile(o.Expression); err != nil {
+		for _, looks := range []*v1alpha1.VerifyStep{step.Verify, step.Gate} {
+			if err := compileAll(looks); err != nil {
 				return v1alpha1.ReasonInvalidExpression, fmt.Sprintf("step %s: %v", step.Name, err)
 			}
 		}
 	}
 	return "", ""
+}
+
+func compileAll(looks *v1alpha1.VerifyStep) error {
+	if looks == nil {
+		return nil
+	}
+	for _, o := range looks.Objects {
+		if o.Expression == "" {
+			continue
+		}
+		if err := Compile(o.Expression); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // MissingWorkload says which workload or container of the plan does not exist now, or "" when all do.

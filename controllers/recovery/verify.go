@@ -29,8 +29,12 @@ const expressionCostLimit = 1_000_000
 type verify struct{}
 
 func (verify) Run(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep) (Outcome, error) {
+	return lookAt(ctx, x, step.Verify)
+}
+
+func lookAt(ctx context.Context, x *Execution, what *v1alpha1.VerifyStep) (Outcome, error) {
 	var notYet []string
-	for _, o := range step.Verify.Objects {
+	for _, o := range what.Objects {
 		why, err := verifyObject(ctx, x.Reader, x.Incident.Namespace, o)
 		if err != nil {
 			return Outcome{}, err
@@ -42,7 +46,7 @@ func (verify) Run(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep)
 	if len(notYet) > 0 {
 		return waiting("waits: %s", strings.Join(notYet, "; ")), nil
 	}
-	return done("%d objects are healthy", len(step.Verify.Objects)), nil
+	return done("%d objects are healthy", len(what.Objects)), nil
 }
 
 // verifyObject says why the object is not healthy, or "" when it is.

@@ -235,7 +235,7 @@ var _ = Describe("Approvals", func() {
 	It("are all that an approver may change", func(ctx context.Context) {
 		object := declared(ctx)
 		Expect(approver.Update(ctx, changed(object, Goal("Close")), client.DryRunAll)).
-			To(refusedWith("changing what an Incident says, other than its approvals, takes the permission to create"))
+			To(refusedWith("changing what an Incident says, other than its approvals and interventions, takes the permission to create"))
 		Expect(responder.Update(ctx, changed(object, Goal("Close")), client.DryRunAll)).To(Succeed())
 	})
 

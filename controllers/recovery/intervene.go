@@ -1,0 +1,96 @@
+package recovery
+
+import (
+	"fmt"
+	"slices"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"cofferdam.dev/cofferdam/api/v1alpha1"
+)
+
+// Intervene returns the status of the steps after every intervention that was not yet carried out has been, or was refused. Each counts once, whatever comes of it.
+func Intervene(plan v1alpha1.RecoveryPlanSpec, status []v1alpha1.StepStatus, interventions []v1alpha1.Intervention, now metav1.Time) []v1alpha1.StepStatus {
+	out := slices.Clone(status)
+	for i := range out {
+		var mine []v1alpha1.Intervention
+		for _, v := range interventions {
+			if v.Step == out[i].Name {
+				mine = append(mine, v)
+			}
+		}
+		for int(out[i].Interventions) < len(mine) {
+			v := mine[out[i].Interventions]
+			why := refusal(plan, out, i, v.Action)
+			if why == "" {
+				out[i] = intervened(out[i], v, now)
+			}
+			out[i].Interventions++
+			out[i].LastIntervention = told(v, why)
+		}
+	}
+	return out
+}
+
+func told(v v1alpha1.Intervention, refused string) string {
+	if refused != "" {
+		return fmt.Sprintf("%s by %s was refused: %s", v.Action, v.Author, refused)
+	}
+	return fmt.Sprintf("%s by %s: %s", v.Action, v.Author, v.Reason)
+}
+
+func intervened(s v1alpha1.StepStatus, v v1alpha1.Intervention, now metav1.Time) v1alpha1.StepStatus {
+	s.Message = told(v, "")
+	switch v.Action {
+	case v1alpha1.InterventionRetry:
+		s.State, s.StartedAt, s.FinishedAt = v1alpha1.StepPending, metav1.Time{}, metav1.Time{}
+	case v1alpha1.InterventionSkip:
+		s.State, s.FinishedAt = v1alpha1.StepSkipped, now
+	case v1alpha1.InterventionUndo:
+		s.State, s.FinishedAt = v1alpha1.StepUndoing, metav1.Time{}
+	}
+	return s
+}
+
+// refusal says why the step does not allow the intervention now, or "" when it does.
+func refusal(plan v1alpha1.RecoveryPlanSpec, status []v1alpha1.StepStatus, i int, action v1alpha1.InterventionAction) string {
+	step, state := plan.Steps[i], status[i].State
+	switch action {
+	case v1alpha1.InterventionRetry:
+		if !slices.Contains([]v1alpha1.StepState{v1alpha1.StepFailed, v1alpha1.StepUndone, v1alpha1.StepOverdue, v1alpha1.StepSkipped}, state) {
+			return fmt.Sprintf("a step that is %s is not retried", state)
+		}
+	case v1alpha1.InterventionSkip:
+		switch {
+		case step.Approve != nil:
+			return "an approve step is not skipped: it is what people have to agree to"
+		case state == v1alpha1.StepSucceeded:
+			return "the step has succeeded"
+		case state == v1alpha1.StepUndoing:
+			return "what it has done is being taken back; skip it when that is over"
+		}
+	case v1alpha1.InterventionUndo:
+		return undoRefusal(plan, status, i)
+	}
+	return ""
+}
+
+func undoRefusal(plan v1alpha1.RecoveryPlanSpec, status []v1alpha1.StepStatus, i int) string {
+	name := plan.Steps[i].Name
+	switch {
+	case status[i].State == v1alpha1.StepPending:
+		return "the step has not started"
+	case status[i].State == v1alpha1.StepUndoing, status[i].State == v1alpha1.StepUndone:
+		return "the step is undone already"
+	}
+	for j, other := range plan.Steps {
+		if other.Release != nil && status[j].State != v1alpha1.StepPending && status[j].State != v1alpha1.StepSkipped {
+			return fmt.Sprintf("release step %s has begun: what was released is not taken back", other.Name)
+		}
+		idle := slices.Contains([]v1alpha1.StepState{v1alpha1.StepPending, v1alpha1.StepSkipped, v1alpha1.StepUndone}, status[j].State)
+		if slices.Contains(other.DependsOn, name) && !idle {
+			return fmt.Sprintf("step %s depends on it and has started: undo that one first", other.Name)
+		}
+	}
+	return ""
+}
