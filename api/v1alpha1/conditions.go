@@ -174,6 +174,8 @@ const (
 	ReasonPlanUsable = "Usable"
 	// ReasonCyclicDependencies (False) says that steps depend on one another in a circle; the message names it.
 	ReasonCyclicDependencies = "CyclicDependencies"
+	// ReasonUnsoundSteps (False) says that steps depend on what is not there, or release without an approval.
+	ReasonUnsoundSteps = "UnsoundSteps"
 	// ReasonUnknownWorkload (False) says that a workload or container of the plan does not exist.
 	ReasonUnknownWorkload = "UnknownWorkload"
 	// ReasonInvalidExpression (False) says that a verify expression does not compile.

