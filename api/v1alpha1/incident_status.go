@@ -297,6 +297,13 @@ type PodStatus struct {
 	// +optional
 	Before Reach `json:"before,omitempty,omitzero"`
 
+	// claims are the PersistentVolumeClaims that the pod used when it was recorded.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:MaxLength=253
+	Claims []string `json:"claims,omitempty"`
+
 	// routes are the first Services, EndpointSlices, Ingresses and Gateway routes that led to the pod when it was recorded.
 	// +optional
 	// +listType=atomic
@@ -454,7 +461,7 @@ const (
 )
 
 // EvidenceState says whether an item is safe.
-// +kubebuilder:validation:Enum=Pending;Collected;Gap;Removed
+// +kubebuilder:validation:Enum=Pending;Collected;Partial;Gap;Removed
 type EvidenceState string
 
 const (
@@ -462,6 +469,8 @@ const (
 	EvidencePending EvidenceState = "Pending"
 	// EvidenceCollected says that the item is safe: observed, not assumed.
 	EvidenceCollected EvidenceState = "Collected"
+	// EvidencePartial says that a part of the item is safe and the rest could not be had; the message says what is missing. Like a gap, it may have to be waived.
+	EvidencePartial EvidenceState = "Partial"
 	// EvidenceGap says that the item could not be had; the message says why.
 	EvidenceGap EvidenceState = "Gap"
 	// EvidenceRemoved says that it was removed from the store after an approved release.

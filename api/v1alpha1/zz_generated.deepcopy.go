@@ -871,6 +871,11 @@ func (in *PodStatus) DeepCopyInto(out *PodStatus) {
 		}
 	}
 	out.Before = in.Before
+	if in.Claims != nil {
+		in, out := &in.Claims, &out.Claims
+		*out = make([]string, len(*in))
+		copy(*out, *in)
+	}
 	if in.Routes != nil {
 		in, out := &in.Routes, &out.Routes
 		*out = make([]string, len(*in))

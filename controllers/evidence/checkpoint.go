@@ -307,6 +307,7 @@ func (r *checkpointRun) settle(err error) v1alpha1.EvidenceItem {
 	item.State, item.Location, item.TakenAt = v1alpha1.EvidenceCollected, checkpointLocation(r.pod.node, paths), metav1.NewTime(r.time())
 	item.Message = "on the node's disk, from where it has to be fetched before the node goes; not verified by a digest; containers: " + listed(kept)
 	if len(missing) > 0 {
+		item.State = v1alpha1.EvidencePartial
 		item.Message += "; missing: " + listed(missing)
 	}
 	item.Message = shorten(item.Message+"; every request makes another archive, so there may be older ones", maxMessage)

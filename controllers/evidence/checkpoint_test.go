@@ -150,7 +150,7 @@ func TestCheckpoints(t *testing.T) {
 				}
 				archived(w, r)
 			},
-			state: v1alpha1.EvidenceCollected, message: "missing: side: the node's container runtime cannot make checkpoints (500: checkpointing of shop/web-0/side failed (criu �[31mfailed))", requests: 2,
+			state: v1alpha1.EvidencePartial, message: "missing: side: the node's container runtime cannot make checkpoints (500: checkpointing of shop/web-0/side failed (criu �[31mfailed))", requests: 2,
 			location: "node node-a: /var/lib/kubelet/checkpoints/checkpoint-web-0_shop-app.tar",
 		},
 		"feature off":       {answer: answers(404, "404 page not found"), state: v1alpha1.EvidenceGap, message: "feature ContainerCheckpoint is off (404", requests: 2},

@@ -68,6 +68,8 @@ type Execution struct {
 	OperatorNamespace string
 	Now               time.Time
 	DryRun            bool
+	// Withheld says that nothing may be deleted yet: what is intended is not in the custody ledger.
+	Withheld bool
 }
 
 // Owner is the Incident by name: whoever waits for a background task is woken by it.

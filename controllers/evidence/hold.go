@@ -198,6 +198,9 @@ func remove(ctx context.Context, x *Execution, ref v1alpha1.ObjectRef, obj clien
 }
 
 func deleteObject(ctx context.Context, x *Execution, ref v1alpha1.ObjectRef, obj client.Object, detail string) error {
+	if x.Withheld {
+		return nil // comes once the ledger tells of the intent
+	}
 	return x.Writer.Write(ctx, v1alpha1.PlannedAction{Verb: "delete", Object: ref, Detail: detail}, func(ctx context.Context, c client.Client) error {
 		err := c.Delete(ctx, obj, client.Preconditions{UID: new(obj.GetUID()), ResourceVersion: new(obj.GetResourceVersion())})
 		if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -85,6 +86,13 @@ func (i *Index) worthKeeping() bool {
 		}
 	}
 	return absent > 0 && absent == len(i.Logs)
+}
+
+// partial reports whether a log that there was is missing, was cut short by anything but the length that the orders set, or may be another pod's.
+func (i *Index) partial() bool {
+	return slices.ContainsFunc(i.Logs, func(log IndexedLog) bool {
+		return log.Untrusted || log.Incomplete || log.Member == "" && log.Problem != "" && !log.Absent
+	})
 }
 
 // summary says what the logs lack, in one line; nothing if they lack nothing.

@@ -283,6 +283,9 @@ func (r *logRun) settle(ctx context.Context, index *Index) Result {
 	}
 	item = Stored(item, object)
 	item.State = v1alpha1.EvidenceCollected
+	if index.partial() {
+		item.State = v1alpha1.EvidencePartial
+	}
 	return Result{Item: item}
 }
 

@@ -450,12 +450,12 @@ func TestLogsCollect(t *testing.T) {
 			logs: []IndexedLog{{Container: "app", Bytes: int64(len(line)), Lines: 1}, {Container: "app", Bytes: int64(2 * len(line)), Lines: 2}},
 		},
 		"the kubelet has lost the previous instance": {
-			source: &script{pod: restarted, logs: map[string]answer{"app": says(line)}}, state: v1alpha1.EvidenceCollected, message: "could not be read: app (previous)",
+			source: &script{pod: restarted, logs: map[string]answer{"app": says(line)}}, state: v1alpha1.EvidencePartial, message: "could not be read: app (previous)",
 			logs: []IndexedLog{{Container: "app", Bytes: int64(len(line)), Lines: 1}, {Container: "app", Problem: "waiting to start"}},
 		},
 		"the kubelet says so where the log should be": {
 			source: &script{pod: restarted, logs: map[string]answer{"app": says(line), "app/previous": says("unable to retrieve container logs for containerd://app0")}},
-			state:  v1alpha1.EvidenceCollected, message: "could not be read: app (previous): unable to retrieve",
+			state:  v1alpha1.EvidencePartial, message: "could not be read: app (previous): unable to retrieve",
 			logs: []IndexedLog{{Container: "app", Bytes: int64(len(line)), Lines: 1}, {Container: "app", Problem: "unable to retrieve container logs for containerd://app0"}},
 		},
 		"a long log without times is kept": {
@@ -479,12 +479,12 @@ func TestLogsCollect(t *testing.T) {
 			source: &script{pod: onePod()}, state: v1alpha1.EvidenceGap, message: "could not be read: app",
 		},
 		"breaks off": {
-			source: &script{pod: onePod(), logs: map[string]answer{"app": breaks(line, errors.New("connection\x1b[31m reset"))}}, state: v1alpha1.EvidenceCollected,
+			source: &script{pod: onePod(), logs: map[string]answer{"app": breaks(line, errors.New("connection\x1b[31m reset"))}}, state: v1alpha1.EvidencePartial,
 			message: "incomplete: app: it broke off: connection�[31m reset",
 			logs:    []IndexedLog{{Container: "app", Bytes: int64(len(line)), Lines: 1, Incomplete: true, Problem: "connection"}}, seconds: 2,
 		},
 		"does not end": {
-			source: &script{pod: onePod(), logs: map[string]answer{"app": hangs(line)}}, state: v1alpha1.EvidenceCollected, message: "had not ended when the time for it was over",
+			source: &script{pod: onePod(), logs: map[string]answer{"app": hangs(line)}}, state: v1alpha1.EvidencePartial, message: "had not ended when the time for it was over",
 			logs: []IndexedLog{{Container: "app", Bytes: int64(len(line)), Lines: 1, Incomplete: true, Problem: "time for it was over"}}, seconds: 602,
 		},
 	}
@@ -498,7 +498,7 @@ func TestLogsCollect(t *testing.T) {
 					t.Errorf("took %s", took)
 				}
 				checkLogItem(t, w, tc.state, tc.message)
-				if tc.state == v1alpha1.EvidenceCollected {
+				if tc.state == v1alpha1.EvidenceCollected || tc.state == v1alpha1.EvidencePartial {
 					checkIndex(t, w, tc.logs)
 				}
 			})
@@ -552,7 +552,7 @@ func TestLogsThatBreakOff(t *testing.T) {
 		if errs := w.passes(t); len(errs) > 0 {
 			t.Errorf("errors = %v, want one try", errs)
 		}
-		checkLogItem(t, w, v1alpha1.EvidenceCollected, "incomplete: b: it broke off: reset by peer")
+		checkLogItem(t, w, v1alpha1.EvidencePartial, "incomplete: b: it broke off: reset by peer")
 		size := int64(len(stamp) + 2)
 		checkIndex(t, w, []IndexedLog{
 			{Container: "a", Bytes: size, Lines: 1}, {Container: "b", Bytes: 2*size + 1, Lines: 2, Incomplete: true, Problem: "reset by peer"},
@@ -605,11 +605,11 @@ func TestLogsOfAPodThatIsReplacedMidStream(t *testing.T) {
 	}{
 		"by its namesake": {[]string{"a"}, 2, replaced, v1alpha1.EvidenceGap, "not to be trusted: a: the pod was replaced by a namesake while it was read", nil},
 		"by its namesake, after the first": {
-			[]string{"a", "b", "c"}, 3, replaced, v1alpha1.EvidenceCollected,
+			[]string{"a", "b", "c"}, 3, replaced, v1alpha1.EvidencePartial,
 			"could not be read: c: the pod was replaced by a namesake; not to be trusted: b: the pod was replaced by a namesake while it was read", map[string]bool{"a": false, "b": true},
 		},
-		"before the last look could be had": {[]string{"a", "b"}, 3, replacedInTheDark, v1alpha1.EvidenceCollected, "not to be trusted: b: the pod was replaced", map[string]bool{"a": false, "b": true}},
-		"by nobody knows what":              {[]string{"a", "b"}, 3, away, v1alpha1.EvidenceCollected, "not to be trusted: b: it could not be made sure", map[string]bool{"a": false, "b": true}},
+		"before the last look could be had": {[]string{"a", "b"}, 3, replacedInTheDark, v1alpha1.EvidencePartial, "not to be trusted: b: the pod was replaced", map[string]bool{"a": false, "b": true}},
+		"by nobody knows what":              {[]string{"a", "b"}, 3, away, v1alpha1.EvidencePartial, "not to be trusted: b: it could not be made sure", map[string]bool{"a": false, "b": true}},
 		"by nothing":                        {[]string{"a"}, 2, deleted, v1alpha1.EvidenceCollected, "deleted while it was read", map[string]bool{"a": false}},
 		"by a restart":                      {[]string{"a"}, 2, restartedIt, v1alpha1.EvidenceCollected, "restarted while it was read", map[string]bool{"a": false}},
 	} {
@@ -678,7 +678,7 @@ func TestLogsOfAPodThatGoesBetweenStreams(t *testing.T) {
 	}
 	withLogs(t, &logWorld{source: source, sink: &vault{}}, func(t *testing.T, w *logWorld) {
 		w.passes(t)
-		checkLogItem(t, w, v1alpha1.EvidenceCollected, "could not be read: ")
+		checkLogItem(t, w, v1alpha1.EvidencePartial, "could not be read: ")
 		index, kept := w.index(t), 0
 		for _, log := range index.Logs {
 			if log.Member != "" {
@@ -717,7 +717,7 @@ func TestLogsOfFortyContainers(t *testing.T) {
 		begun := time.Now()
 		w.passes(t)
 		const late = ": it had not ended when the time for it was over"
-		checkLogItem(t, w, v1alpha1.EvidenceCollected, "incomplete: c00"+late+", c13"+late+", c26"+late+", c39"+late)
+		checkLogItem(t, w, v1alpha1.EvidencePartial, "incomplete: c00"+late+", c13"+late+", c26"+late+", c39"+late)
 		if source.most != 1 {
 			t.Errorf("%d logs were read at a time, want one after the other", source.most)
 		}
@@ -742,7 +742,7 @@ func TestLogsThatAllDoNotEnd(t *testing.T) {
 	}
 	withLogs(t, &logWorld{source: source, sink: &vault{}}, func(t *testing.T, w *logWorld) {
 		w.passes(t)
-		checkLogItem(t, w, v1alpha1.EvidenceCollected, "incomplete: c00")
+		checkLogItem(t, w, v1alpha1.EvidencePartial, "incomplete: c00")
 		if got := len(members(t, w.zipped(t))); got != 6 {
 			t.Errorf("%d logs, want all six", got)
 		}
@@ -761,7 +761,7 @@ func TestLogsThatAreNotAnswered(t *testing.T) {
 		w.logs = NewLogs(&unanswered{LogSource: source})
 		begun := time.Now()
 		w.passes(t)
-		checkLogItem(t, w, v1alpha1.EvidenceCollected, "could not be read: a: it had not ended when the time for it was over")
+		checkLogItem(t, w, v1alpha1.EvidencePartial, "could not be read: a: it had not ended when the time for it was over")
 		if took := time.Since(begun).Round(10 * time.Second); took != 5*time.Minute {
 			t.Errorf("took %s, want half of the time", took)
 		}
@@ -834,11 +834,12 @@ func TestLogsOfARestartBeforeTheTurn(t *testing.T) {
 func TestLogsOfARestartAfterTheTurn(t *testing.T) {
 	for name, tc := range map[string]struct {
 		before, after corev1.ContainerStatus
+		state         v1alpha1.EvidenceState
 		message       string
 		logs          int
 	}{
-		"first":  {runningStatus("a", 0), endedBefore(runningStatus("a", 1), "containerd://a0"), "remarks: a: the container was restarted while it was read", 2},
-		"second": {endedBefore(runningStatus("a", 1), "containerd://a0"), endedBefore(runningStatus("a", 2), "containerd://a1"), "could not be read: a (previous): this instance was gone", 3},
+		"first":  {runningStatus("a", 0), endedBefore(runningStatus("a", 1), "containerd://a0"), v1alpha1.EvidenceCollected, "remarks: a: the container was restarted while it was read", 2},
+		"second": {endedBefore(runningStatus("a", 1), "containerd://a0"), endedBefore(runningStatus("a", 2), "containerd://a1"), v1alpha1.EvidencePartial, "could not be read: a (previous): this instance was gone", 3},
 	} {
 		t.Run(name, func(t *testing.T) {
 			pod := manyContainers("a", "b")
@@ -851,7 +852,7 @@ func TestLogsOfARestartAfterTheTurn(t *testing.T) {
 			}}
 			withLogs(t, &logWorld{source: source, sink: &vault{}}, func(t *testing.T, w *logWorld) {
 				w.passes(t)
-				checkLogItem(t, w, v1alpha1.EvidenceCollected, tc.message)
+				checkLogItem(t, w, tc.state, tc.message)
 				want := map[string]string{"container/a/current.log": stamp + "a\n", "container/b/current.log": stamp}
 				if diff := gocmp.Diff(want, members(t, w.zipped(t))); diff != "" {
 					t.Errorf("members (-want +got):\n%s", diff)
@@ -912,7 +913,7 @@ func TestMemberNames(t *testing.T) {
 	source := &script{pod: manyContainers("../a", "b"), logs: map[string]answer{"../a": says(stamp), "b": says(stamp)}}
 	withLogs(t, &logWorld{source: source, sink: &vault{}}, func(t *testing.T, w *logWorld) {
 		w.passes(t)
-		checkLogItem(t, w, v1alpha1.EvidenceCollected, "could not be read: ../a: the container's name is not fit")
+		checkLogItem(t, w, v1alpha1.EvidencePartial, "could not be read: ../a: the container's name is not fit")
 		if diff := gocmp.Diff(map[string]string{"container/b/current.log": stamp}, members(t, w.zipped(t))); diff != "" {
 			t.Errorf("members (-want +got):\n%s", diff)
 		}
@@ -946,7 +947,7 @@ func TestLogsKeepBytesAsTheyAre(t *testing.T) {
 	source := &script{pod: onePod(), logs: map[string]answer{"app": breaks(raw, errors.New(raw))}}
 	withLogs(t, &logWorld{source: source, sink: &vault{}}, func(t *testing.T, w *logWorld) {
 		errs := w.passes(t)
-		checkLogItem(t, w, v1alpha1.EvidenceCollected, "incomplete")
+		checkLogItem(t, w, v1alpha1.EvidencePartial, "incomplete")
 		if got := members(t, w.zipped(t))["container/app/current.log"]; got != raw {
 			t.Errorf("stored %q, want %q", got, raw)
 		}
@@ -996,7 +997,7 @@ func TestLogsWaitForTheStore(t *testing.T) {
 			if len(errs) != 3 || !strings.Contains(errs[2], "no room") {
 				t.Errorf("errors = %q, want three", errs)
 			}
-			checkLogItem(t, w, v1alpha1.EvidenceCollected, "incomplete: a")
+			checkLogItem(t, w, v1alpha1.EvidencePartial, "incomplete: a")
 			if took := time.Since(begun); took > 5*time.Minute+20*time.Second {
 				t.Errorf("took %s, want the share of the log that does not end, once", took)
 			}
@@ -1019,7 +1020,7 @@ func TestLogsWaitForTheStoreUntilTheirDeadline(t *testing.T) {
 			if errs := w.passes(t); len(errs) != 1 {
 				t.Errorf("errors = %q, want one", errs)
 			}
-			checkLogItem(t, w, v1alpha1.EvidenceCollected, "incomplete: app")
+			checkLogItem(t, w, v1alpha1.EvidencePartial, "incomplete: app")
 			checkIndex(t, w, []IndexedLog{{Container: "app", Bytes: int64(len(stamp) + 2), Lines: 1, Incomplete: true, Problem: "time for it was over"}})
 		})
 	})

@@ -6,7 +6,6 @@ import (
 
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
@@ -22,8 +21,6 @@ func SnapshotLost(ctx context.Context, r client.Reader, item *v1alpha1.EvidenceI
 	var content snapshotv1.VolumeSnapshotContent
 	err := r.Get(ctx, client.ObjectKey{Name: name}, &content)
 	switch {
-	case apimeta.IsNoMatchError(err):
-		return "the API snapshot.storage.k8s.io is not installed any more", nil
 	case apierrors.IsNotFound(err):
 		return fmt.Sprintf("VolumeSnapshotContent %s does not exist any more; ask the storage for snapshot %s of volume %s", name, item.SnapshotHandle, item.Volume), nil
 	case err != nil:

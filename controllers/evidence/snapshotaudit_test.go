@@ -42,7 +42,7 @@ func TestSnapshotLost(t *testing.T) {
 		"gone":                     {location: alone, reader: contentReader{err: apierrors.NewNotFound(schema.GroupResource{}, "snapcontent-1")}, want: "VolumeSnapshotContent snapcontent-1 does not exist any more"},
 		"replaced":                 {location: alone, reader: contentReader{handle: "snap-2"}, want: `is now of snapshot "snap-2"`},
 		"created again, not taken": {location: alone, reader: contentReader{}, want: "was removed and created again"},
-		"API gone":                 {location: alone, reader: contentReader{err: &apimeta.NoKindMatchError{}}, want: "not installed any more"},
+		"API gone":                 {location: alone, reader: contentReader{err: &apimeta.NoKindMatchError{}}, fails: true},
 		"no content in location":   {location: "VolumeSnapshot shop/a", want: "names no VolumeSnapshotContent"},
 		"not known":                {location: alone, reader: contentReader{err: errors.New("no route")}, fails: true},
 	}

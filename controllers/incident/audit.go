@@ -42,7 +42,7 @@ func (s *scope) auditItems() (waiting string) {
 	k := s.Books.of(s.owner(), s.incident.UID)
 	a := k.auditOf(goal)
 	task := string(s.incident.UID) + "/audit/" + string(goal)
-	if a.outdated(s.now.Time) && s.incident.Status.RecoveredAt.IsZero() {
+	if over := goal == v1alpha1.GoalRecover && !s.incident.Status.RecoveredAt.IsZero(); !over && a.outdated(s.now.Time) {
 		s.Background.Forget(task)
 	}
 	items, snapshots := storedItems(s.incident.Status.Evidence), snapshotItems(s.incident.Status.Evidence)
@@ -142,18 +142,23 @@ func (s *scope) noteLost(a *audit) {
 	}
 	for i := range s.next.Evidence {
 		item := &s.next.Evidence[i]
-		if why, lost := a.lost[item.ID]; lost && item.State == v1alpha1.EvidenceCollected {
+		if why, lost := a.lost[item.ID]; lost && had(item) {
 			item.State = v1alpha1.EvidenceGap
 			item.Message = fmt.Sprintf("lost: %s (%s); found on %s", why, item.Location, s.now.UTC().Format(time.RFC3339))
 		}
 	}
 }
 
+// had reports whether the item, or a part of it, was safe.
+func had(item *v1alpha1.EvidenceItem) bool {
+	return item.State == v1alpha1.EvidenceCollected || item.State == v1alpha1.EvidencePartial
+}
+
 // storedItems are the items that should be in the store.
 func storedItems(items []v1alpha1.EvidenceItem) []v1alpha1.EvidenceItem {
 	var out []v1alpha1.EvidenceItem
 	for i := range items {
-		if items[i].State == v1alpha1.EvidenceCollected && evidence.InStore(&items[i]) {
+		if had(&items[i]) && evidence.InStore(&items[i]) {
 			out = append(out, items[i])
 		}
 	}

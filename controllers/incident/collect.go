@@ -14,6 +14,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -30,14 +31,31 @@ const (
 	retryChanged = time.Second
 )
 
-// addItem records a new item. An item that the status cannot hold is counted, so that the conditions can say so.
+// maxClaims is how many claims of one pod are remembered.
+const maxClaims = 32
+
+// addItem records a new item. What the status cannot hold becomes one gap of its own, so that nobody takes the evidence to be complete.
 func (s *scope) addItem(item v1alpha1.EvidenceItem) {
-	if len(s.next.Evidence) >= v1alpha1.MaxEvidence {
-		s.overflow = append(s.overflow, fmt.Sprintf("%s of %s %s/%s", item.Type, item.Subject.Kind, item.Subject.Namespace, item.Subject.Name))
+	if len(s.next.Evidence) < v1alpha1.MaxEvidence-1 {
+		s.next.Evidence = append(s.next.Evidence, item)
 		return
 	}
-	s.next.Evidence = append(s.next.Evidence, item)
+	s.overflow = append(s.overflow, fmt.Sprintf("%s of %s %s/%s", item.Type, item.Subject.Kind, item.Subject.Namespace, item.Subject.Name))
+	gap := s.item(overflowID)
+	if gap == nil {
+		s.next.Evidence = append(s.next.Evidence, evidence.GapItem(overflowID, item.Type, item.Subject, nil, ""))
+		gap = &s.next.Evidence[len(s.next.Evidence)-1]
+	}
+	for _, uid := range item.Pods {
+		if !slices.Contains(gap.Pods, uid) && len(gap.Pods) < v1alpha1.MaxStatusPods {
+			gap.Pods = append(gap.Pods, uid)
+		}
+	}
+	gap.Message = fmt.Sprintf("the Incident has more evidence than its status can hold: this and what else follows of %d pods was not collected; declare a second Incident for them", len(gap.Pods))
 }
+
+// overflowID is the ID of the gap that stands for all items for which there is no room.
+const overflowID = "overflow"
 
 func (s *scope) item(id string) *v1alpha1.EvidenceItem {
 	for i := range s.next.Evidence {
@@ -111,8 +129,15 @@ func (s *scope) recordSurroundings(ctx context.Context) error {
 	var failures []error
 	for _, ns := range s.namespaces() {
 		id := evidence.SurroundingsID(ns)
-		pods := s.podsIn(ns)
-		if s.item(id) != nil || len(pods) == 0 || s.dryRun() {
+		if s.item(id) != nil || s.dryRun() {
+			continue
+		}
+		pods, known := s.podsIn(ns)
+		if len(pods) == 0 {
+			if known {
+				s.addItem(evidence.GapItem(id, v1alpha1.EvidenceSurroundings, v1alpha1.ObjectRef{Kind: "Namespace", Name: ns}, nil,
+					"every pod was gone before what is around them could be recorded"))
+			}
 			continue
 		}
 		failures = append(failures, s.recordNamespace(ctx, ns, id, pods))
@@ -131,21 +156,25 @@ func (s *scope) recordNamespace(ctx context.Context, ns, id string, pods []*core
 	}
 	subject := v1alpha1.ObjectRef{Kind: "Namespace", Name: ns}
 	return s.spool(ctx, objects, "record what is around the pods of namespace "+ns, func(index *corev1.ConfigMap) (v1alpha1.EvidenceItem, error) {
-		return evidence.SpooledItem(index, id, v1alpha1.EvidenceSurroundings, subject, nil, s.now.Time)
+		item, err := evidence.SpooledItem(index, id, v1alpha1.EvidenceSurroundings, subject, nil, s.now.Time)
+		if s.firstPod(func(p v1alpha1.PodStatus) bool { return p.Namespace == ns && p.Handling != v1alpha1.HandlingPending }) != nil {
+			item.Message = "recorded after the first pods had been quarantined; their own labels are in their manifests"
+		}
+		return item, err
 	})
 }
 
-// podsIn are the live pods of the Incident in a namespace.
-func (s *scope) podsIn(ns string) []*corev1.Pod {
-	var out []*corev1.Pod
+// podsIn are the live pods of the Incident in a namespace; known says whether it has, or had, any there.
+func (s *scope) podsIn(ns string) (out []*corev1.Pod, known bool) {
 	for i := range s.next.Pods {
 		if p := &s.next.Pods[i]; p.Namespace == ns {
+			known = true
 			if pod := s.live(p); pod != nil {
 				out = append(out, pod)
 			}
 		}
 	}
-	return out
+	return out, known
 }
 
 // selecting are the policies of others that select the pod as it is.
@@ -225,7 +254,7 @@ func (s *scope) removeJobs(ctx context.Context) error {
 func (s *scope) collection() *evidence.Execution {
 	return &evidence.Execution{
 		Reader: s.Client, Writer: s, Journal: s.journal, Incident: s.incident, Orders: s.policy.Evidence, Pod: s.podByUID,
-		Sink: s.Books.Stores.Sink(s.policy.Evidence.Store), Background: s.Background, OperatorNamespace: s.OperatorNamespace, Now: s.now.Time, DryRun: s.dryRun(),
+		Sink: s.Books.Stores.Sink(s.policy.Evidence.Store), Background: s.Background, OperatorNamespace: s.OperatorNamespace, Now: s.now.Time, DryRun: s.dryRun(), Withheld: s.books.withheld != "" && !s.dryRun(),
 	}
 }
 
@@ -248,17 +277,50 @@ func (s *scope) begin(c evidence.Collector, x *evidence.Execution) {
 		}
 	}
 	for _, item := range c.Begin(x, pods) {
-		known := s.item(item.ID)
-		if known == nil {
-			s.addItem(item)
-			continue
+		s.beginItem(item)
+	}
+	for _, item := range c.Begin(x, s.missedPods()) {
+		// The volumes of a pod outlive it.
+		if item.Type != v1alpha1.EvidenceVolumeSnapshot && s.item(item.ID) == nil {
+			item = evidence.GapItem(item.ID, item.Type, item.Subject, item.Pods, "the pod was gone before this could be collected")
 		}
-		for _, uid := range item.Pods {
-			if !slices.Contains(known.Pods, uid) {
-				known.Pods = append(known.Pods, uid)
-			}
+		s.beginItem(item)
+	}
+}
+
+// beginItem adds an item, or the pods that an item has come to belong to since.
+func (s *scope) beginItem(item v1alpha1.EvidenceItem) {
+	known := s.item(item.ID)
+	if known == nil {
+		s.addItem(item)
+		return
+	}
+	for _, uid := range item.Pods {
+		if !slices.Contains(known.Pods, uid) {
+			known.Pods = append(known.Pods, uid)
 		}
 	}
+}
+
+// missedPods stand for pods that are gone, with what is remembered of them.
+func (s *scope) missedPods() []*corev1.Pod {
+	if s.view == nil || s.dryRun() {
+		return nil
+	}
+	var out []*corev1.Pod
+	for i := range s.next.Pods {
+		p := &s.next.Pods[i]
+		if s.live(p) != nil {
+			continue
+		}
+		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name, UID: types.UID(p.UID)}}
+		for _, claim := range p.Claims {
+			pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{Name: claim,
+				VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: claim}}})
+		}
+		out = append(out, pod)
+	}
+	return out
 }
 
 func (s *scope) collectItems(ctx context.Context, c evidence.Collector, x *evidence.Execution) []error {
@@ -295,7 +357,7 @@ func (s *scope) evidenceHold() string {
 		switch e.State {
 		case v1alpha1.EvidencePending:
 			return fmt.Sprintf("waits for evidence of %s %s/%s to be collected or declared as a gap", e.Subject.Kind, e.Subject.Namespace, e.Subject.Name)
-		case v1alpha1.EvidenceGap:
+		case v1alpha1.EvidenceGap, v1alpha1.EvidencePartial:
 			gaps = append(gaps, e.ID)
 		case v1alpha1.EvidenceCollected, v1alpha1.EvidenceRemoved:
 		}

@@ -190,7 +190,7 @@ func (s *scope) evidenceCollected() metav1.Condition {
 		switch e.State {
 		case v1alpha1.EvidencePending:
 			pending = append(pending, name)
-		case v1alpha1.EvidenceGap:
+		case v1alpha1.EvidenceGap, v1alpha1.EvidencePartial:
 			gaps = append(gaps, name)
 		case v1alpha1.EvidenceCollected:
 		case v1alpha1.EvidenceRemoved:
@@ -414,7 +414,7 @@ func summary(st *v1alpha1.IncidentStatus) v1alpha1.Summary {
 		switch e.State {
 		case v1alpha1.EvidenceCollected:
 			safe++
-		case v1alpha1.EvidenceGap:
+		case v1alpha1.EvidenceGap, v1alpha1.EvidencePartial:
 			gaps++
 		case v1alpha1.EvidencePending, v1alpha1.EvidenceRemoved:
 		}

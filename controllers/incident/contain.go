@@ -55,7 +55,7 @@ func (s *scope) recordTargets() {
 		}
 		entry := v1alpha1.PodStatus{
 			Namespace: p.Pod.Namespace, Name: p.Pod.Name, UID: string(p.Pod.UID), Owner: p.Workload, Revision: p.Revision,
-			Handling: v1alpha1.HandlingPending, Verdict: v1alpha1.VerdictUnknown,
+			Handling: v1alpha1.HandlingPending, Verdict: v1alpha1.VerdictUnknown, Claims: claimsOf(p.Pod),
 		}
 		if s.heldRevision(s.incident.Status.Revisions, p.Revision) {
 			entry.Replacement = "Yes"
@@ -66,6 +66,16 @@ func (s *scope) recordTargets() {
 		}
 		s.next.Pods = append(s.next.Pods, entry)
 	}
+}
+
+// claimsOf are the names of the claims that a pod uses: they outlive it, and so may what is on them.
+func claimsOf(pod *corev1.Pod) []string {
+	var out []string
+	for key := range evidence.Claims([]*corev1.Pod{pod}) {
+		out = append(out, key.Name)
+	}
+	slices.Sort(out)
+	return out[:min(len(out), maxClaims)]
 }
 
 // recovered reports whether the recovery plan has already brought the workload back. What is rolled out after that is the application team's own.
@@ -95,8 +105,7 @@ func (s *scope) heldRevision(revisions []v1alpha1.RevisionStatus, id string) boo
 // roomForPods is how many pods are remembered before those that are gone are forgotten.
 const roomForPods = v1alpha1.MaxStatusPods * 3 / 4
 
-// forgetGonePods keeps the status bounded: replacements that came and went are dropped, oldest first, with their journal and the pointers to their records. The
-// records themselves stay, under the Incident's label; the pods that the Incident began with are never forgotten.
+// forgetGonePods keeps the status bounded: replacements that came and went are dropped, oldest first, with their journal. Their evidence stays, and so do the pods that the Incident began with.
 func (s *scope) forgetGonePods() {
 	excess := len(s.next.Pods) - roomForPods
 	forgotten := map[string]bool{}
@@ -110,9 +119,6 @@ func (s *scope) forgetGonePods() {
 	if len(forgotten) == 0 {
 		return
 	}
-	s.next.Evidence = slices.DeleteFunc(s.next.Evidence, func(e v1alpha1.EvidenceItem) bool {
-		return e.Type == v1alpha1.EvidenceManifests && forgotten[e.Subject.UID]
-	})
 	s.journal.Forget(forgotten)
 }
 

@@ -42,7 +42,7 @@ func facts(inc *v1alpha1.Incident, now time.Time) []custody.Fact {
 		out = append(out, itemFacts(&inc.Status.Evidence[i], now)...)
 	}
 	for _, e := range inc.Status.Journal {
-		out = append(out, journalFacts(e)...)
+		out = append(out, journalFacts(e, removedItem(inc, e))...)
 	}
 	for _, t := range inc.Status.Tampering {
 		out = append(out, tamperingFact(t))
@@ -122,6 +122,9 @@ func itemFacts(item *v1alpha1.EvidenceItem, now time.Time) []custody.Fact {
 	case v1alpha1.EvidenceGap:
 		return []custody.Fact{{ID: id + "gap", At: now, Actor: operator(), Action: "CollectEvidence", Phase: custody.PhaseOutcome, Subject: subject,
 			Detail: fmt.Sprintf("%s: a gap, could not be had: %s", item.Type, item.Message)}}
+	case v1alpha1.EvidencePartial:
+		return []custody.Fact{{ID: id + "partial", At: at, Actor: operator(), Action: "CollectEvidence", Phase: custody.PhaseOutcome, Subject: subject,
+			Detail: fmt.Sprintf("%s: a part of it is safe in %s; %s", item.Type, item.Location, item.Message), Stored: storedAs(item)}}
 	case v1alpha1.EvidenceCollected:
 		return []custody.Fact{{ID: id + "collected", At: at, Actor: operator(), Action: "CollectEvidence", Phase: custody.PhaseOutcome, Subject: subject,
 			Detail: strings.TrimSuffix(fmt.Sprintf("%s: safe in %s; %s", item.Type, item.Location, item.Message), "; "), Stored: storedAs(item)}}
@@ -147,10 +150,23 @@ func storedAs(item *v1alpha1.EvidenceItem) *custody.Stored {
 	return out
 }
 
-func journalFacts(e v1alpha1.JournalEntry) []custody.Fact {
+// removedItem is the object in the store that an intent to remove evidence is about: whoever verifies the ledger has to know that it may be gone from then on, whatever becomes of the operator.
+func removedItem(inc *v1alpha1.Incident, e v1alpha1.JournalEntry) *custody.Stored {
+	if e.Action != v1alpha1.ActionRemoveEvidence {
+		return nil
+	}
+	for i := range inc.Status.Evidence {
+		if item := &inc.Status.Evidence[i]; itemRef(item) == e.Object {
+			return storedAs(item)
+		}
+	}
+	return nil
+}
+
+func journalFacts(e v1alpha1.JournalEntry, about *custody.Stored) []custody.Fact {
 	id := "journal/" + string(e.Action) + "/" + refID(e.Object)
 	intent := custody.Fact{
-		ID: id + "/intent", At: e.IntendedAt.Time, Actor: operator(), Action: string(e.Action), Phase: custody.PhaseIntent, Subject: subjectOf(e.Object), Detail: e.Detail,
+		ID: id + "/intent", At: e.IntendedAt.Time, Actor: operator(), Action: string(e.Action), Phase: custody.PhaseIntent, Subject: subjectOf(e.Object), Detail: e.Detail, Stored: about,
 	}
 	if e.State != v1alpha1.JournalDone {
 		return []custody.Fact{intent}

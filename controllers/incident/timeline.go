@@ -147,6 +147,8 @@ func evidenceTurns(old, next *v1alpha1.IncidentStatus) []turn {
 		switch e.State {
 		case v1alpha1.EvidenceCollected:
 			out = append(out, turn{reason: "EvidenceSafe", message: fmt.Sprintf("%s of %s: %s", e.Type, subject, e.Location)})
+		case v1alpha1.EvidencePartial:
+			out = append(out, turn{reason: "EvidencePartial", message: fmt.Sprintf("%s of %s: %s", e.Type, subject, e.Message), warning: true})
 		case v1alpha1.EvidenceGap:
 			out = append(out, turn{reason: "EvidenceGap", message: fmt.Sprintf("%s of %s: %s", e.Type, subject, e.Message), warning: true})
 		case v1alpha1.EvidenceRemoved:

@@ -267,7 +267,8 @@ func complete(items []v1alpha1.EvidenceItem, podUID string, gapsWaived bool) boo
 		if !slices.Contains(e.Pods, podUID) {
 			continue
 		}
-		if e.State != v1alpha1.EvidenceCollected && (e.State != v1alpha1.EvidenceGap || !gapsWaived) {
+		lacking := e.State == v1alpha1.EvidenceGap || e.State == v1alpha1.EvidencePartial
+		if e.State != v1alpha1.EvidenceCollected && (!lacking || !gapsWaived) {
 			return false
 		}
 		n++

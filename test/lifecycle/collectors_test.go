@@ -102,10 +102,10 @@ var _ = Describe("Logs", func() {
 			Eventually(ctx, func() corev1.PodPhase { return pod(ctx, shop, name).Status.Phase }).WithTimeout(scenario.Patience).Should(Equal(corev1.PodRunning))
 		}
 		declare(ctx, shop, "miner", builder.Targets(builder.Selected(v1alpha1.TargetPod, "", "app", "loner")))
-		inc := await(ctx, shop, "miner", "everything collected", scenario.Is(v1alpha1.ConditionEvidenceCollected))
+		inc := await(ctx, shop, "miner", "everything read as far as it goes", scenario.HasReason(v1alpha1.ConditionEvidenceCollected, v1alpha1.ReasonGaps))
 		Expect(evidenceOf(inc, v1alpha1.EvidenceLogs)).To(ConsistOf(
-			And(HaveField("Subject.Name", "long"), HaveField("Message", ContainSubstring("cut at the length"))),
-			And(HaveField("Subject.Name", "endless"), HaveField("Message", ContainSubstring("incomplete"))),
+			And(HaveField("Subject.Name", "long"), HaveField("State", v1alpha1.EvidenceCollected), HaveField("Message", ContainSubstring("cut at the length"))),
+			And(HaveField("Subject.Name", "endless"), HaveField("State", v1alpha1.EvidencePartial), HaveField("Message", ContainSubstring("incomplete"))),
 		))
 	})
 })
