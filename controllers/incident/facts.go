@@ -172,6 +172,7 @@ func journalFacts(e v1alpha1.JournalEntry, about *custody.Stored) []custody.Fact
 		return []custody.Fact{intent}
 	}
 	outcome := intent
+	outcome.Stored = nil // the item itself tells that it was removed
 	outcome.ID, outcome.At, outcome.Phase, outcome.Detail = id+"/outcome", e.DoneAt.Time, custody.PhaseOutcome, "the effect was observed"
 	return []custody.Fact{intent, outcome}
 }
