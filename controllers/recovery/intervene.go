@@ -84,13 +84,19 @@ func undoRefusal(plan v1alpha1.RecoveryPlanSpec, status []v1alpha1.StepStatus, i
 		return "the step is undone already"
 	}
 	for j, other := range plan.Steps {
-		if other.Release != nil && status[j].State != v1alpha1.StepPending && status[j].State != v1alpha1.StepSkipped {
+		if other.Release != nil && !idle(status[j].State) {
 			return fmt.Sprintf("release step %s has begun: what was released is not taken back", other.Name)
 		}
-		idle := slices.Contains([]v1alpha1.StepState{v1alpha1.StepPending, v1alpha1.StepSkipped, v1alpha1.StepUndone}, status[j].State)
-		if slices.Contains(other.DependsOn, name) && !idle {
+	}
+	for j, other := range plan.Steps {
+		if slices.Contains(other.DependsOn, name) && !idle(status[j].State) {
 			return fmt.Sprintf("step %s depends on it and has started: undo that one first", other.Name)
 		}
 	}
 	return ""
+}
+
+// idle reports whether nothing of a step in this state is in effect.
+func idle(state v1alpha1.StepState) bool {
+	return state == v1alpha1.StepPending || state == v1alpha1.StepSkipped || state == v1alpha1.StepUndone
 }

@@ -183,12 +183,37 @@ var creations = []creation{
 		accepted: images(Plan(shop, "p", RollBack("r", web)), KnownGood("Deployment", "web", "app", GoodImage)),
 	},
 	{
+		message: "from names fewer people than are required",
+		refused: Plan(shop, "p", approveBy(2, "ann")), accepted: Plan(shop, "p", approveBy(2, "ann", "bob")),
+	},
+	{
+		message:  "approve and release steps have onFailure Halt",
+		refused:  Plan(shop, "p", onFailure(Approve("a"), "Continue")),
+		accepted: Plan(shop, "p", onFailure(Approve("a"), "Halt"), onFailure(Verify("v", "v1", "Pod", "x", ""), "Continue")),
+	},
+	{
+		message:  "approve and release steps have onFailure Halt",
+		refused:  Plan(shop, "p", Approve("a"), onFailure(Release("r", "a"), "Undo")),
+		accepted: Plan(shop, "p", Approve("a"), onFailure(Release("r", "a"), "Halt"), onFailure(Verify("v", "v1", "Pod", "x", ""), "Undo")),
+	},
+	{
 		message: "a workload is listed twice in images",
 		refused: images(Plan(shop, "p", Approve("a")),
 			KnownGood("Deployment", "web", "app", GoodImage), KnownGood("Deployment", "web", "sidecar", GoodImage)),
 		accepted: images(Plan(shop, "p", Approve("a")),
 			KnownGood("Deployment", "web", "app", GoodImage, "sidecar", GoodImage), KnownGood("StatefulSet", "web", "app", GoodImage)),
 	},
+}
+
+func approveBy(required int32, from ...string) containmentv1alpha1.RecoveryStep {
+	step := Approve("a")
+	step.Approve.Required, step.Approve.From = required, from
+	return step
+}
+
+func onFailure(step containmentv1alpha1.RecoveryStep, what containmentv1alpha1.OnFailure) containmentv1alpha1.RecoveryStep {
+	step.OnFailure = what
+	return step
 }
 
 // evidenceJob makes a ContainmentPolicy with one evidence job.
@@ -274,6 +299,18 @@ var transitions = []transition{
 		refused:  func(i *incident) { i.Spec.Approvals = nil },
 		accepted: Severity("Low"),
 	},
+	{
+		message:  "an intervention is never changed or removed",
+		before:   Intervention("a", "Skip", "chief"),
+		refused:  func(i *incident) { i.Spec.Interventions = nil },
+		accepted: Severity("Low"),
+	},
+	{
+		message:  "an intervention is never changed or removed",
+		before:   Intervention("a", "Skip", "chief"),
+		refused:  func(i *incident) { i.Spec.Interventions[0].Action = "Undo" },
+		accepted: Severity("Low"),
+	},
 	// What is free in DryRun.
 	{message: "", before: Mode("DryRun"), accepted: Targets(Target("Deployment", "", "other"))},
 	{message: "", before: func(i *incident) { i.Spec.Mode = "DryRun"; UsePolicy("a")(i) }, accepted: UsePolicy("b")},
@@ -291,7 +328,12 @@ var _ = Describe("The rules of the CRDs", func() {
 	for _, t := range transitions {
 		It("on update: "+t.message, func(ctx context.Context) {
 			object := Incident(shop, fresh(), t.before)
+			added := object.Spec.Interventions
+			object.Spec.Interventions = nil
 			Expect(lead.Create(ctx, object)).To(Succeed())
+			if object.Spec.Interventions = added; len(added) > 0 {
+				Expect(chief.Update(ctx, object)).To(Succeed())
+			}
 			Approval("close", "chief", "sha256:1")(object)
 			Expect(chief.Update(ctx, object)).To(Succeed())
 

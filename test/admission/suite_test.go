@@ -41,7 +41,7 @@ var (
 	// operator has the operator's name, which is what the guards look at, and every permission.
 	operator client.Client
 	// The people hold the roles of config/rbac that they are named after, in namespace shop.
-	viewer, responder, approver, waiver, author client.Client
+	viewer, responder, approver, waiver, author, recoveryLead client.Client
 	// lead is a responder in shop and in pay.
 	lead client.Client
 
@@ -76,6 +76,7 @@ var _ = BeforeSuite(func(ctx context.Context) {
 	viewer = person(ctx, "viewer", "cofferdam-viewer", shop)
 	responder = person(ctx, "responder", "cofferdam-responder", shop)
 	approver = person(ctx, "approver", "cofferdam-approver", shop)
+	recoveryLead = person(ctx, "recovery-lead", "cofferdam-recovery-lead", shop)
 	waiver = person(ctx, "waiver", "cofferdam-evidence-waiver", shop)
 	author = person(ctx, "author", "cofferdam-plan-author", shop)
 	lead = person(ctx, "lead", "cofferdam-responder", shop, pay)

@@ -99,6 +99,14 @@ func Approval(step, author, digest string) func(*containmentv1alpha1.Incident) {
 	}
 }
 
+// Intervention adds an intervention.
+func Intervention(step string, action containmentv1alpha1.InterventionAction, author string) func(*containmentv1alpha1.Incident) {
+	return func(incident *containmentv1alpha1.Incident) {
+		incident.Spec.Interventions = append(incident.Spec.Interventions,
+			containmentv1alpha1.Intervention{Step: step, Action: action, Author: author, Reason: "as agreed on the bridge"})
+	}
+}
+
 // Policy makes a ContainmentPolicy that governs every Incident and leaves everything at its default.
 func Policy(name string, changes ...func(*containmentv1alpha1.ContainmentPolicy)) *containmentv1alpha1.ContainmentPolicy {
 	return change(&containmentv1alpha1.ContainmentPolicy{ObjectMeta: metav1.ObjectMeta{Name: name}}, changes)

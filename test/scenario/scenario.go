@@ -44,19 +44,20 @@ const (
 type Shop struct {
 	Namespace string
 	// Admin is the cluster's administrator; Responder, Approver and Waiver hold the roles of config/rbac in the namespace.
-	Admin, Responder, Approver, Waiver client.Client
-	// ResponderName, ApproverName and WaiverName are their user names.
-	ResponderName, ApproverName, WaiverName string
+	Admin, Responder, Approver, Waiver, Lead client.Client
+	// ResponderName and so on are their user names.
+	ResponderName, ApproverName, WaiverName, LeadName string
 }
 
 // Open creates the namespace, the people, the application and a RecoveryPlan, and waits until the application runs.
 func Open(ctx context.Context, server *cluster.Cluster, namespace string) (*Shop, error) {
 	s := &Shop{
 		Namespace: namespace, ResponderName: namespace + "-responder", ApproverName: namespace + "-approver", WaiverName: namespace + "-waiver",
+		LeadName: namespace + "-lead",
 	}
 	for who, config := range map[*client.Client]*rest.Config{
 		&s.Admin: server.RESTConfig, &s.Responder: server.Impersonate(s.ResponderName), &s.Approver: server.Impersonate(s.ApproverName),
-		&s.Waiver: server.Impersonate(s.WaiverName),
+		&s.Waiver: server.Impersonate(s.WaiverName), &s.Lead: server.Impersonate(s.LeadName),
 	} {
 		var err error
 		if *who, err = client.New(config, client.Options{Scheme: controllers.NewScheme()}); err != nil {
@@ -86,6 +87,7 @@ func (s *Shop) objects() []client.Object {
 		s.binding(s.ResponderName, "cofferdam-responder"),
 		s.binding(s.ApproverName, "cofferdam-approver"),
 		s.binding(s.WaiverName, "cofferdam-evidence-waiver"),
+		s.binding(s.LeadName, "cofferdam-recovery-lead"),
 		builder.Deployment(s.Namespace, Web, BadImage, 2),
 		db,
 		builder.Deployment(s.Namespace, Clean, builder.GoodImage, 1),
@@ -250,6 +252,18 @@ func (s *Shop) Approve(ctx context.Context, name, step string) error {
 			digest = inc.Status.Recovery.PlanDigest
 		}
 		builder.Approval(step, author, digest)(inc)
+	})
+}
+
+// Intervene intervenes in a step of the recovery, as the lead.
+func (s *Shop) Intervene(ctx context.Context, name, step string, action v1alpha1.InterventionAction) error {
+	return s.edit(ctx, s.Lead, name, builder.Intervention(step, action, s.LeadName))
+}
+
+// Pause holds the recovery back, or lets it go on, as a responder does.
+func (s *Shop) Pause(ctx context.Context, name string, paused bool) error {
+	return s.edit(ctx, s.Responder, name, func(inc *v1alpha1.Incident) {
+		inc.Spec.Recovery = v1alpha1.RecoveryControl{Paused: paused, Reason: "wait for the vendor"}
 	})
 }
 

@@ -1,0 +1,86 @@
+package lifecycle
+
+import (
+	"strings"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+
+	"cofferdam.dev/cofferdam/api/v1alpha1"
+	"cofferdam.dev/cofferdam/test/builder"
+	"cofferdam.dev/cofferdam/test/scenario"
+)
+
+var _ = Describe("A recovery in the hands of people", func() {
+	// missing waits for a Service that does not exist.
+	missing := func(name, service string, dependsOn ...string) v1alpha1.RecoveryStep {
+		return builder.Verify(name, "v1", "Service", service, "", dependsOn...)
+	}
+	begin := func(ctx SpecContext, steps ...v1alpha1.RecoveryStep) *scenario.Shop {
+		GinkgoHelper()
+		shop := openShop(ctx)
+		Expect(shop.Admin.Create(ctx, builder.Plan(shop.Namespace, "guided", steps...))).To(Succeed())
+		declare(ctx, shop, "miner", builder.UsePlan("guided"), builder.Targets(builder.Target(v1alpha1.TargetDeployment, "", scenario.Web)))
+		await(ctx, shop, "miner", "contained", scenario.Is(v1alpha1.ConditionContained))
+		return shop
+	}
+	recover := func(ctx SpecContext, shop *scenario.Shop) {
+		GinkgoHelper()
+		Expect(shop.SetGoal(ctx, "miner", v1alpha1.GoalRecover)).To(Succeed())
+	}
+	serve := func(shop *scenario.Shop, name string) {
+		GinkgoHelper()
+		_, err := server.Kubectl("create", "service", "clusterip", name, "--tcp=80", "-n", shop.Namespace)
+		Expect(err).NotTo(HaveOccurred())
+	}
+	message := func(inc *v1alpha1.Incident) string {
+		return apimeta.FindStatusCondition(inc.Status.Conditions, v1alpha1.ConditionRecovered).Message
+	}
+
+	It("is paused and goes on, halts at what fails, and lets steps be skipped and retried with a reason", func(ctx SpecContext) {
+		late := missing("late", "never")
+		late.DeadlineSeconds = 1
+		gated := builder.Verify("gated", "v1", "Service", scenario.Web, "", "late")
+		gated.Gate = missing("", "gate").Verify
+		shop := begin(ctx, late, gated, missing("last", "final", "gated"))
+
+		By("pausing it before it begins")
+		Expect(shop.Pause(ctx, "miner", true)).To(Succeed())
+		recover(ctx, shop)
+		inc := await(ctx, shop, "miner", "paused", scenario.HasReason(v1alpha1.ConditionRecovered, v1alpha1.ReasonPaused))
+		Expect(message(inc)).To(ContainSubstring("wait for the vendor"))
+		Expect(inc.Status.Recovery.Steps).To(HaveEach(HaveField("State", v1alpha1.StepPending)))
+		Expect(shop.Pause(ctx, "miner", false)).To(Succeed())
+
+		By("skipping what is overdue")
+		await(ctx, shop, "miner", "overdue", stepIs("late", v1alpha1.StepOverdue))
+		Expect(shop.Intervene(ctx, "miner", "late", v1alpha1.InterventionSkip)).To(Succeed())
+
+		By("waiting for the gate")
+		inc = await(ctx, shop, "miner", "at the gate", func(inc *v1alpha1.Incident) bool {
+			return stepIs("gated", v1alpha1.StepRunning)(inc) && strings.Contains(inc.Status.Recovery.Steps[1].Message, "its gate waits: Service "+shop.Namespace+"/gate does not exist")
+		})
+		Expect(inc.Status.Recovery.Steps[0].LastIntervention).To(Equal("Skip by " + shop.LeadName + ": as agreed on the bridge"))
+		Expect(inc.Status.Recovery.Steps[2].State).To(Equal(v1alpha1.StepPending))
+		serve(shop, "gate")
+		serve(shop, "final")
+		inc = await(ctx, shop, "miner", "recovered", scenario.Is(v1alpha1.ConditionRecovered))
+		Expect(message(inc)).To(ContainSubstring("skipped by people: late"))
+	})
+
+	It("goes on where a step may fail, is not recovered before that step is retried, and takes back what has to be undone", func(ctx SpecContext) {
+		optional := missing("optional", "extra")
+		optional.DeadlineSeconds, optional.OnFailure = 1, v1alpha1.OnFailureContinue
+		shop := begin(ctx, optional, missing("next", scenario.Web, "optional"))
+		recover(ctx, shop)
+		inc := await(ctx, shop, "miner", "past the failed step", func(inc *v1alpha1.Incident) bool {
+			return stepIs("optional", v1alpha1.StepFailed)(inc) && stepIs("next", v1alpha1.StepSucceeded)(inc)
+		})
+		Expect(scenario.HasReason(v1alpha1.ConditionRecovered, v1alpha1.ReasonStepFailed)(inc)).To(BeTrue(), scenario.Conditions(inc))
+		Expect(scenario.Is(v1alpha1.ConditionStalled)(inc)).To(BeTrue())
+		serve(shop, "extra")
+		Expect(shop.Intervene(ctx, "miner", "optional", v1alpha1.InterventionRetry)).To(Succeed())
+		await(ctx, shop, "miner", "recovered", scenario.Is(v1alpha1.ConditionRecovered))
+	})
+})
