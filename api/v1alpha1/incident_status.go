@@ -606,7 +606,7 @@ type CustodyStatus struct {
 }
 
 // Action is something that the operator does to an existing object.
-// +kubebuilder:validation:Enum=QuarantinePod;CarveOutPolicy;RestorePolicy;RetainSnapshot;DeleteSnapshot;LabelClaim;RestoreClaim;RemoveEvidence;RollBackImages;DeletePod;ReleasePod;ReleaseRevision;LiftQuarantine
+// +kubebuilder:validation:Enum=QuarantinePod;CarveOutPolicy;RestorePolicy;RetainSnapshot;DeleteSnapshot;LabelClaim;RestoreClaim;RemoveEvidence;RollBackImages;Scale;RestoreReplicas;PauseAutoscaler;ResumeAutoscaler;DeletePod;ReleasePod;ReleaseRevision;LiftQuarantine
 type Action string
 
 const (
@@ -628,6 +628,14 @@ const (
 	ActionRemoveEvidence Action = "RemoveEvidence"
 	// ActionRollBackImages changes a pod template to known-good images.
 	ActionRollBackImages Action = "RollBackImages"
+	// ActionScale changes the replicas of a workload.
+	ActionScale Action = "Scale"
+	// ActionRestoreReplicas gives a workload the replicas back that it had.
+	ActionRestoreReplicas Action = "RestoreReplicas"
+	// ActionPauseAutoscaler pauses what scales a workload by itself.
+	ActionPauseAutoscaler Action = "PauseAutoscaler"
+	// ActionResumeAutoscaler takes that back.
+	ActionResumeAutoscaler Action = "ResumeAutoscaler"
 	// ActionDeletePod deletes a quarantined pod.
 	ActionDeletePod Action = "DeletePod"
 	// ActionReleasePod takes this Incident's label off a pod, and gives it its labels back when no other Incident holds it.

@@ -164,6 +164,10 @@ func ActionFor(step v1alpha1.RecoveryStep) Action {
 	switch {
 	case step.RollBackImages != nil:
 		return rollBackImages{}
+	case step.Scale != nil:
+		return scale{}
+	case step.RunJob != nil:
+		return runJob{}
 	case step.Verify != nil:
 		return verify{}
 	case step.Approve != nil:

@@ -156,10 +156,7 @@ func unproven(pod *corev1.Pod, good v1alpha1.KnownGoodImages) string {
 	if !pod.DeletionTimestamp.IsZero() {
 		return "is being deleted"
 	}
-	isReady := slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
-		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
-	})
-	if !isReady {
+	if !isReady(pod) {
 		return "is not ready"
 	}
 	statuses := slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses)
@@ -173,6 +170,12 @@ func unproven(pod *corev1.Pod, good v1alpha1.KnownGoodImages) string {
 		}
 	}
 	return ""
+}
+
+func isReady(pod *corev1.Pod) bool {
+	return slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+	})
 }
 
 // digestOf returns the part of an image reference, or of an imageID, behind the "@".

@@ -136,7 +136,7 @@ var creations = []creation{
 		accepted: Plan(shop, "p", Verify("v", "v1", "ConfigMap", "s", "")),
 	},
 	{
-		message: "a step has exactly one of rollBackImages, verify, approve, release",
+		message: "a step has exactly one of rollBackImages, scale, runJob, verify, approve, release",
 		refused: Plan(shop, "p", containmentv1alpha1.RecoveryStep{
 			Name: "a", Approve: Approve("a").Approve, Verify: Verify("a", "v1", "Pod", "x", "").Verify,
 		}),
@@ -181,6 +181,11 @@ var creations = []creation{
 		message:  "a workload of a rollBackImages step has no known-good images",
 		refused:  images(Plan(shop, "p", RollBack("r", web)), KnownGood("StatefulSet", "web", "app", GoodImage)),
 		accepted: images(Plan(shop, "p", RollBack("r", web)), KnownGood("Deployment", "web", "app", GoodImage)),
+	},
+	{
+		message:  "the image of a job is pinned by digest",
+		refused:  Plan(shop, "p", RunJob("j", "registry.k8s.io/pause:3.10")),
+		accepted: Plan(shop, "p", RunJob("j", GoodImage)),
 	},
 	{
 		message: "from names fewer people than are required",

@@ -279,7 +279,7 @@ var _ = Describe("Interventions", func() {
 })
 
 var _ = Describe("A recovery plan", func() {
-	It("may have 200 steps that depend on one another", func(ctx context.Context) {
+	It("may have 200 steps that depend on one another, and runs jobs only for those who may", func(ctx context.Context) {
 		steps := []containmentv1alpha1.RecoveryStep{Approve("step-0")}
 		for i := 1; i < 200; i++ {
 			steps = append(steps, Verify(fmt.Sprintf("step-%d", i), "v1", "Pod", "x", "", fmt.Sprintf("step-%d", i-1), "step-0"))
@@ -287,6 +287,8 @@ var _ = Describe("A recovery plan", func() {
 		steps[1].DependsOn = []string{"step-0"}
 		steps[199] = Release("step-199", "step-198", "step-0")
 		Expect(author.Create(ctx, Plan(shop, "p", steps...), client.DryRunAll)).To(Succeed())
+		Expect(author.Create(ctx, Plan(shop, "p", RunJob("a", GoodImage)), client.DryRunAll)).To(refusedWith("takes the permission to create jobs.batch"))
+		Expect(chief.Create(ctx, Plan(shop, "p", RunJob("a", GoodImage)), client.DryRunAll)).To(Succeed())
 		steps[100].DependsOn = []string{"nobody"}
 		Expect(author.Create(ctx, Plan(shop, "p", steps...), client.DryRunAll)).To(refusedWith("step-100 depends on nobody"))
 	})

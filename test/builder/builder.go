@@ -153,6 +153,18 @@ func Approve(name string, dependsOn ...string) containmentv1alpha1.RecoveryStep 
 	return containmentv1alpha1.RecoveryStep{Name: name, DependsOn: dependsOn, Approve: &containmentv1alpha1.ApproveStep{Required: 1}}
 }
 
+// RunJob makes a step that runs a job with the image.
+func RunJob(name, image string, dependsOn ...string) containmentv1alpha1.RecoveryStep {
+	return containmentv1alpha1.RecoveryStep{Name: name, DependsOn: dependsOn, RunJob: &containmentv1alpha1.RunJobStep{Image: image}}
+}
+
+// Scale makes a step that scales a Deployment.
+func Scale(name, deployment string, to containmentv1alpha1.ScaleTo, dependsOn ...string) containmentv1alpha1.RecoveryStep {
+	return containmentv1alpha1.RecoveryStep{Name: name, DependsOn: dependsOn, Scale: &containmentv1alpha1.ScaleStep{
+		Workloads: []containmentv1alpha1.ScaledWorkload{{Kind: "Deployment", Name: deployment}}, To: to,
+	}}
+}
+
 // Release makes a step that lifts quarantine and leaves everything at its default.
 func Release(name string, dependsOn ...string) containmentv1alpha1.RecoveryStep {
 	return containmentv1alpha1.RecoveryStep{Name: name, DependsOn: dependsOn, Release: &containmentv1alpha1.ReleaseStep{}}

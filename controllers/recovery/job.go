@@ -1,0 +1,110 @@
+package recovery
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"slices"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"cofferdam.dev/cofferdam/api/v1alpha1"
+	"cofferdam.dev/cofferdam/controllers/measure"
+)
+
+// +kubebuilder:rbac:groups=batch,resources=jobs,verbs=get;create
+
+// RecoveryJobLabel is on the Job of a step and on its pod. Its value is the name of the step.
+const RecoveryJobLabel = "containment.cofferdam.dev/recovery-step"
+
+// runJob runs a Job once. Its name follows from Incident, step and try, so that nothing runs twice, and a step that is retried runs anew.
+type runJob struct{}
+
+func (runJob) Run(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep) (Outcome, error) {
+	wanted := jobFor(x, step)
+	name := "Job " + wanted.Namespace + "/" + wanted.Name
+	var job batchv1.Job
+	err := x.Reader.Get(ctx, client.ObjectKeyFromObject(wanted), &job)
+	switch {
+	case apierrors.IsNotFound(err) && x.Status(step.Name) != nil && len(x.Status(step.Name).Records) > 0 && x.Recorded(step.Name, jobRef(wanted)) != nil:
+		return failed("%s was deleted before it had ended: retry the step", name), nil
+	case apierrors.IsNotFound(err):
+		return startJob(ctx, x, wanted)
+	case err != nil:
+		return Outcome{}, fmt.Errorf("reading %s: %w", name, err)
+	case job.Labels[v1alpha1.IncidentUIDLabel] != string(x.Incident.UID):
+		return failed("%s is somebody else's: delete or rename it, and retry the step", name), nil
+	}
+	x.Record(step.Name, v1alpha1.StepRecord{Object: jobRef(&job)})
+	return judgeJob(&job, name), nil
+}
+
+// jobRef leaves the UID out: that the Job was there at all is what has to be known once it is not.
+func jobRef(job *batchv1.Job) v1alpha1.ObjectRef {
+	return v1alpha1.ObjectRef{Kind: "Job", Namespace: job.Namespace, Name: job.Name}
+}
+
+func startJob(ctx context.Context, x *Execution, job *batchv1.Job) (Outcome, error) {
+	op := v1alpha1.PlannedAction{Verb: "create", Object: jobRef(job), Detail: "run " + job.Spec.Template.Spec.Containers[0].Image}
+	err := x.Writer.Write(ctx, op, func(ctx context.Context, c client.Client) error {
+		return client.IgnoreAlreadyExists(c.Create(ctx, job)) // the next pass sees whose it is
+	})
+	return waiting("Job %s/%s is about to run", job.Namespace, job.Name), err
+}
+
+func judgeJob(job *batchv1.Job, name string) Outcome {
+	for _, c := range job.Status.Conditions {
+		if c.Status != corev1.ConditionTrue {
+			continue
+		}
+		switch c.Type {
+		case batchv1.JobComplete:
+			return done("%s has succeeded", name)
+		case batchv1.JobFailed:
+			return failed("%s has failed (%s: %s); see kubectl logs -n %s job/%s", name, c.Reason, c.Message, job.Namespace, job.Name)
+		case batchv1.JobSuspended, batchv1.JobFailureTarget, batchv1.JobSuccessCriteriaMet:
+		}
+	}
+	return waiting("waits for %s, of which %d pods are active", name, job.Status.Active)
+}
+
+func jobFor(x *Execution, step v1alpha1.RecoveryStep) *batchv1.Job {
+	labels := measure.OwnedLabels(x.Incident)
+	labels[RecoveryJobLabel] = step.Name
+	try := int32(0)
+	if s := x.Status(step.Name); s != nil {
+		try = s.Interventions
+	}
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s/%s/%d", x.Incident.UID, step.Name, try))
+	limit := int64(step.RunJob.TimeoutSeconds)
+	return &batchv1.Job{
+		ObjectMeta: metav1.ObjectMeta{Namespace: x.Incident.Namespace, Name: "cofferdam-" + hex.EncodeToString(sum[:8]), Labels: labels, Annotations: measure.OwnedAnnotations(x.Incident)},
+		Spec: batchv1.JobSpec{
+			BackoffLimit: new(int32(0)), ActiveDeadlineSeconds: &limit,
+			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: maps.Clone(labels)}, Spec: jobPod(step.RunJob)},
+		},
+	}
+}
+
+func jobPod(run *v1alpha1.RunJobStep) corev1.PodSpec {
+	c := corev1.Container{Name: "job", Image: run.Image, Command: slices.Clone(run.Command), Args: slices.Clone(run.Args)}
+	for _, secret := range run.EnvFrom {
+		c.EnvFrom = append(c.EnvFrom, corev1.EnvFromSource{SecretRef: &corev1.SecretEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: secret}}})
+	}
+	spec := corev1.PodSpec{RestartPolicy: corev1.RestartPolicyNever, AutomountServiceAccountToken: new(false), EnableServiceLinks: new(false)}
+	for i, claim := range run.Claims {
+		name, readOnly := fmt.Sprintf("claim-%d", i), claim.Access != "ReadWrite"
+		c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: name, MountPath: claim.MountPath, ReadOnly: readOnly})
+		spec.Volumes = append(spec.Volumes, corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{
+			PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: claim.ClaimName, ReadOnly: readOnly},
+		}})
+	}
+	spec.Containers = []corev1.Container{c}
+	return spec
+}
