@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
@@ -54,6 +55,14 @@ var _ = Describe("Steps of a recovery", func() {
 
 		Expect(shop.Admin.Delete(ctx, full)).To(Succeed())
 		Expect(shop.Intervene(ctx, "miner", "migrate", v1alpha1.InterventionRetry)).To(Succeed())
+		By("ending the job's pod, which the simulated node would let run")
+		Eventually(ctx, func(g Gomega) {
+			var pods corev1.PodList
+			g.Expect(shop.Admin.List(ctx, &pods, client.InNamespace(shop.Namespace), client.MatchingLabels{recovery.RecoveryJobLabel: "migrate"})).To(Succeed())
+			g.Expect(pods.Items).To(HaveLen(1))
+			end := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"annotations":{"sim.cofferdam.dev/complete-after":"0s"}}}`))
+			g.Expect(shop.Admin.Patch(ctx, &pods.Items[0], end)).To(Succeed())
+		}).WithTimeout(scenario.Patience).Should(Succeed())
 		inc = await(ctx, shop, "miner", "recovered", scenario.Is(v1alpha1.ConditionRecovered))
 		Expect(*blog().Spec.Replicas).To(Equal(int32(2)))
 		Expect(inc.Status.Recovery.Steps[2].Message).To(ContainSubstring("Deployment blog has 2 pods again"))
