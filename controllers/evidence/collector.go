@@ -68,6 +68,9 @@ type Execution struct {
 	OperatorNamespace string
 	Now               time.Time
 	DryRun            bool
+
+	// full says, for jobs of the orders, why no more of them can be started in this pass.
+	full map[string]string
 }
 
 // Owner is the Incident by name: whoever waits for a background task is woken by it.

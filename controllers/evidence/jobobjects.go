@@ -25,6 +25,9 @@ const (
 	// JobLabel is on the Job of an item, its pod and its NetworkPolicy. Its value is that of the item, of which the name is made.
 	JobLabel = "containment.cofferdam.dev/evidence-job"
 
+	// toolLabel is on the Job of an item, and says which job of the standing orders it is.
+	toolLabel = "containment.cofferdam.dev/evidence-tool"
+
 	// jobContainer is the only container of a job's pod.
 	jobContainer = "tool"
 	// jobMargin is what an item takes besides the tool itself: to start it and to read what it printed.
@@ -118,6 +121,7 @@ func jobFor(inc *v1alpha1.Incident, itemID string, order v1alpha1.EvidenceJob, p
 			},
 		},
 	}}
+	job.Labels[toolLabel] = order.Name // not on the pod, whose labels are a copy
 	secure(&job.Spec.Template.Spec, order.Access)
 	return job
 }
