@@ -227,7 +227,7 @@ func (j *Jobs) full(ctx context.Context, x *Execution, order v1alpha1.EvidenceJo
 			same++
 		}
 	}
-	why := ""
+	var why string
 	switch {
 	case same >= int(order.MaxParallel):
 		why = fmt.Sprintf("waits for its turn: the ContainmentPolicy lets this job run for %d pods at a time", order.MaxParallel)
