@@ -23,7 +23,7 @@ import (
 	"cofferdam.dev/cofferdam/controllers/measure"
 )
 
-// +kubebuilder:rbac:groups="",namespace=cofferdam-system,resources=configmaps,verbs=get;list;create
+// +kubebuilder:rbac:groups="",namespace=cofferdam-system,resources=configmaps,verbs=get;list;create;update
 
 // Media types of what is spooled.
 const (
@@ -35,6 +35,9 @@ const (
 
 // SpoolLabel has the same value on every part of one spooled document: the beginning of the document's digest.
 const SpoolLabel = "containment.cofferdam.dev/evidence-document"
+
+// spooledAgainAnnotation is on chunks of a pass that died, and says when another pass has begun to use them.
+const spooledAgainAnnotation = "containment.cofferdam.dev/spooled-again"
 
 const (
 	// spoolIndexKey is the key of the index in its ConfigMap.
@@ -164,23 +167,41 @@ func WriteSpool(ctx context.Context, c client.Client, objects []*corev1.ConfigMa
 			return nil, fmt.Errorf("reading ConfigMap %s: %w", key, err)
 		}
 	}
-	for _, want := range objects {
-		got := want.DeepCopy()
-		err := c.Create(ctx, got)
-		if apierrors.IsAlreadyExists(err) {
-			err = c.Get(ctx, client.ObjectKeyFromObject(want), got)
-		}
-		switch {
-		case err != nil:
-			return nil, fmt.Errorf("creating ConfigMap %s: %w", client.ObjectKeyFromObject(want), err)
-		case want == index:
-			return got, nil
-		case !bytes.Equal(got.BinaryData[chunkKey], want.BinaryData[chunkKey]):
-			// The name has the digest in it, so nobody has this by accident.
-			return nil, fmt.Errorf("creating ConfigMap %s: there is one with another content: %w", client.ObjectKeyFromObject(want), ErrSpoolDamaged)
+	for _, chunk := range objects[:len(objects)-1] {
+		if err := writeChunk(ctx, c, chunk); err != nil {
+			return nil, fmt.Errorf("creating ConfigMap %s: %w", client.ObjectKeyFromObject(chunk), err)
 		}
 	}
-	return nil, nil // not reached: the index is the last one
+	got := index.DeepCopy()
+	err := c.Create(ctx, got)
+	if apierrors.IsAlreadyExists(err) {
+		err = c.Get(ctx, key, got)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("creating ConfigMap %s: %w", key, err)
+	}
+	return got, nil
+}
+
+// writeChunk creates a chunk, or takes over one that a pass has left that died. That one is marked: whoever has found before that nothing leads to it, and is about to remove it, removes another version.
+func writeChunk(ctx context.Context, c client.Client, want *corev1.ConfigMap) error {
+	err := c.Create(ctx, want.DeepCopy())
+	if !apierrors.IsAlreadyExists(err) {
+		return err
+	}
+	var got corev1.ConfigMap
+	if err := c.Get(ctx, client.ObjectKeyFromObject(want), &got); err != nil {
+		return err
+	}
+	if !bytes.Equal(got.BinaryData[chunkKey], want.BinaryData[chunkKey]) {
+		// The name has the digest in it, so nobody has this by accident.
+		return fmt.Errorf("there is one with another content: %w", ErrSpoolDamaged)
+	}
+	if got.Annotations == nil {
+		got.Annotations = map[string]string{}
+	}
+	got.Annotations[spooledAgainAnnotation] = time.Now().UTC().Format(time.RFC3339Nano)
+	return c.Update(ctx, &got)
 }
 
 // ReadSpool returns the document that was spooled under the name, once all its digests have been checked. The error is ErrSpoolGone or ErrSpoolDamaged when there is no more to be had; with any other it
@@ -305,12 +326,19 @@ func SpoolParts(index *corev1.ConfigMap) ([]client.ObjectKey, error) {
 	return out, nil
 }
 
-// SweepSpool lists the chunks, created before the given time, that no index belongs to: what was left by a crash. They are labelled and harmless; deleting them is the caller's decision. Only metadata is
-// read. The time has to leave whoever is writing one enough to come to the index.
-func SweepSpool(ctx context.Context, r client.Reader, operatorNamespace string, before time.Time) ([]metav1.PartialObjectMetadata, error) {
-	var chunks []metav1.PartialObjectMetadata
+// SweepSpool lists the chunks of an Incident, written before the given time, that no index belongs to: what was left by passes that died. Those of the documents whose digests are given are left out: whoever
+// knows of a document may still want its parts, even if its index is lost. Only metadata is read. The time has to leave whoever is writing a document enough to come to its index. A chunk may be removed only
+// in the version that is listed.
+func SweepSpool(ctx context.Context, r client.Reader, operatorNamespace, incidentUID string, before time.Time, known ...string) ([]metav1.PartialObjectMetadata, error) {
 	whole := map[string]bool{}
+	for _, digest := range known {
+		if text := strings.TrimPrefix(digest, "sha256:"); len(text) == sha256.Size*2 {
+			whole[documentLabel(digest)] = true
+		}
+	}
+	var chunks []metav1.PartialObjectMetadata
 	opts := &client.ListOptions{Namespace: operatorNamespace, Limit: spoolPage}
+	client.MatchingLabels{v1alpha1.IncidentUIDLabel: incidentUID}.ApplyToList(opts)
 	client.HasLabels{SpoolLabel, v1alpha1.EvidenceLabel}.ApplyToList(opts)
 	for {
 		var page metav1.PartialObjectMetadataList
@@ -322,8 +350,8 @@ func SweepSpool(ctx context.Context, r client.Reader, operatorNamespace string, 
 			cm := &page.Items[i]
 			switch {
 			case cm.Labels[v1alpha1.EvidenceLabel] != chunkKind:
-				whole[cm.Labels[v1alpha1.IncidentUIDLabel]+"/"+cm.Labels[SpoolLabel]] = true
-			case cm.CreationTimestamp.Time.Before(before):
+				whole[cm.Labels[SpoolLabel]] = true
+			case writtenAt(cm).Before(before):
 				chunks = append(chunks, *cm)
 			}
 		}
@@ -331,9 +359,15 @@ func SweepSpool(ctx context.Context, r client.Reader, operatorNamespace string, 
 			break
 		}
 	}
-	return slices.DeleteFunc(chunks, func(cm metav1.PartialObjectMetadata) bool {
-		return whole[cm.Labels[v1alpha1.IncidentUIDLabel]+"/"+cm.Labels[SpoolLabel]]
-	}), nil
+	return slices.DeleteFunc(chunks, func(cm metav1.PartialObjectMetadata) bool { return whole[cm.Labels[SpoolLabel]] }), nil
+}
+
+// writtenAt is when a chunk was written, or taken over.
+func writtenAt(cm *metav1.PartialObjectMetadata) time.Time {
+	if again, err := time.Parse(time.RFC3339Nano, cm.Annotations[spooledAgainAnnotation]); err == nil && again.After(cm.CreationTimestamp.Time) {
+		return again
+	}
+	return cm.CreationTimestamp.Time
 }
 
 // SpooledItem is the pending item for a document whose index was read back from the API server. Its digest and size are of the document, and are what the store has to confirm.

@@ -112,7 +112,7 @@ func TestWriteSpoolFirstStands(t *testing.T) {
 			if got, err := ReadSpool(context.Background(), c, operatorNamespace, "doc"); err != nil || !bytes.Equal(got, first) {
 				t.Errorf("ReadSpool() = %d bytes, %v; want the first %d", len(got), err, len(first))
 			}
-			left, err := SweepSpool(context.Background(), c, operatorNamespace, now)
+			left, err := SweepSpool(context.Background(), c, operatorNamespace, "inc-uid", now)
 			if err != nil || len(left) > 0 {
 				t.Errorf("SweepSpool() = %d, %v", len(left), err)
 			}
@@ -138,7 +138,7 @@ func TestWriteSpoolCrash(t *testing.T) {
 				if got, err := ReadSpool(context.Background(), c, operatorNamespace, "doc"); err != nil || !bytes.Equal(got, tc.next) {
 					t.Errorf("ReadSpool() = %d bytes, %v", len(got), err)
 				}
-				left, err := SweepSpool(context.Background(), c, operatorNamespace, now)
+				left, err := SweepSpool(context.Background(), c, operatorNamespace, "inc-uid", now)
 				if err != nil || len(left) != tc.left {
 					t.Errorf("SweepSpool() = %d, %v; want %d", len(left), err, tc.left)
 				}
@@ -165,6 +165,33 @@ func crashBefore(t *testing.T, inner client.WithWatch, crash int, document []byt
 	}
 }
 
+// What is found to be left over is not removed when another leader takes it over meanwhile: whatever happens first, the document is whole in the end.
+func TestSweepSpoolWhileItIsTakenOver(t *testing.T) {
+	document := noise(2 * maxRecord)
+	c := clientOf()
+	crashBefore(t, c, 2, document)
+	left, err := SweepSpool(t.Context(), c, operatorNamespace, "inc-uid", now)
+	if err != nil || len(left) != 2 {
+		t.Fatalf("SweepSpool() = %d, %v, want two chunks", len(left), err)
+	}
+	// The first is removed before the other leader comes to it, the second after.
+	remove := func(cm *metav1.PartialObjectMetadata) error {
+		return c.Delete(t.Context(), cm, client.Preconditions{UID: &cm.UID, ResourceVersion: &cm.ResourceVersion})
+	}
+	if err := remove(&left[0]); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := WriteSpool(t.Context(), c, spooled(t, "doc", document)); err != nil {
+		t.Fatal(err)
+	}
+	if err := remove(&left[1]); !apierrors.IsConflict(err) {
+		t.Errorf("removing what is used again: %v, want a conflict", err)
+	}
+	if got, err := ReadSpool(t.Context(), c, operatorNamespace, "doc"); err != nil || !bytes.Equal(got, document) {
+		t.Errorf("ReadSpool() = %d bytes, %v", len(got), err)
+	}
+}
+
 // What is not the operator's, too young, or belongs to an index is not swept.
 func TestSweepSpool(t *testing.T) {
 	whole := spooled(t, "doc", noise(2*maxRecord))
@@ -179,13 +206,16 @@ func TestSweepSpool(t *testing.T) {
 		t.Fatal(err)
 	}
 	foreign := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: operatorNamespace, Name: "foreign"}}
-	c := clientOf(orphan, young, foreign)
+	lostIndex := spooled(t, "doc", noise(2*maxRecord+3))[0] // of a document that status, or the ledger, has the digest of
+	takenOver := spooled(t, "doc", noise(2*maxRecord+4))[0]
+	takenOver.Annotations[spooledAgainAnnotation] = now.Add(time.Minute).UTC().Format(time.RFC3339Nano)
+	c := clientOf(orphan, young, foreign, lostIndex, takenOver)
 	for _, cm := range append(whole, twin...) {
 		if err := c.Create(context.Background(), cm); err != nil {
 			t.Fatal(err)
 		}
 	}
-	left, err := SweepSpool(context.Background(), c, operatorNamespace, now)
+	left, err := SweepSpool(context.Background(), c, operatorNamespace, "inc-uid", now, "", "sha256:short", digestOf(noise(2*maxRecord+3)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -385,13 +415,13 @@ func TestSweepSpoolPages(t *testing.T) {
 		}
 		return nil
 	}})
-	if _, err := SweepSpool(context.Background(), c, operatorNamespace, now); err != nil || asked != 2 {
+	if _, err := SweepSpool(context.Background(), c, operatorNamespace, "inc-uid", now); err != nil || asked != 2 {
 		t.Errorf("SweepSpool(): %d requests, %v", asked, err)
 	}
 	refused := interceptor.NewClient(clientOf(), interceptor.Funcs{List: func(context.Context, client.WithWatch, client.ObjectList, ...client.ListOption) error {
 		return apierrors.NewForbidden(schema.GroupResource{Resource: "configmaps"}, "", nil)
 	}})
-	if _, err := SweepSpool(context.Background(), refused, operatorNamespace, now); !apierrors.IsForbidden(err) {
+	if _, err := SweepSpool(context.Background(), refused, operatorNamespace, "inc-uid", now); !apierrors.IsForbidden(err) {
 		t.Errorf("SweepSpool() = %v", err)
 	}
 }

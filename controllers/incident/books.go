@@ -68,6 +68,8 @@ type book struct {
 	audits map[v1alpha1.Goal]*audit
 	// warning says what else went wrong, such as a time-stamp authority that did not answer.
 	warning string
+	// swept is when what was left of documents was looked for last, or when the Incident was seen first.
+	swept time.Time
 }
 
 func (b *Books) of(name types.NamespacedName, uid types.UID) *book {
