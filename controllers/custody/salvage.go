@@ -90,7 +90,8 @@ func (r *record) addKeys(ctx context.Context, objects Objects) error {
 		return fmt.Errorf("listing %s: %w", keysFolder, err)
 	}
 	for _, name := range names {
-		if text, pem := strings.CutSuffix(strings.TrimPrefix(name, keysFolder), ".pem"); !pem || !isHex(text, sha256.Size) {
+		text, pem := strings.CutSuffix(strings.TrimPrefix(name, keysFolder), ".pem")
+		if _, id := hexOf("sha256:" + text); !pem || !id {
 			continue
 		}
 		if r.keys[name], err = objects.Read(ctx, name); err != nil {
@@ -156,7 +157,7 @@ func (x *export) unnamed(ctx context.Context) error {
 	}
 	for _, key := range keys {
 		text := strings.TrimPrefix(key, folder)
-		if !isHex(text, sha256.Size) || x.inventory.byDigest["sha256:"+text] != nil {
+		if _, ok := hexOf("sha256:" + text); !ok || x.inventory.byDigest["sha256:"+text] != nil {
 			continue
 		}
 		found := &item{digest: "sha256:" + text, key: key}

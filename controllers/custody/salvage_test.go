@@ -35,18 +35,7 @@ func TestDamagedLedgersAreExported(t *testing.T) {
 			tc.damage(t, m)
 			done, archive := exportDamaged(t, m, ExportOptions{})
 			checkPosition(t, done.Damage, tc.want)
-			u := unpack(t, archive)
-			for stored, content := range m.objects {
-				name := strings.Replace(strings.TrimPrefix(stored, folder(uid)), ledgerFolder, segmentsFolder, 1)
-				if i := u.index(t, name); !bytes.Equal(u[i].content, content) {
-					t.Errorf("%s is not in the archive as it is in the store", name)
-				}
-			}
-			for _, told := range []string{readmeFile, manifestFile} {
-				if i := u.index(t, told); !bytes.Contains(u[i].content, []byte(tc.want.object)) {
-					t.Errorf("%s does not name %s", told, tc.want.object)
-				}
-			}
+			checkSalvaged(t, m, archive, tc.want.object)
 			report, err := verify(archive, VerifyOptions{})
 			damage, want := damageOf(t, err), tc.want.seq
 			if other := elsewhere[name]; other > 0 {
@@ -66,6 +55,23 @@ func TestDamagedLedgersAreExported(t *testing.T) {
 				t.Errorf("verify finds %d entries in order, and %d were exported", report.Entries, done.Entries)
 			}
 		})
+	}
+}
+
+// checkSalvaged checks that the archive has everything that is in the store, as it is there, and names the object.
+func checkSalvaged(t *testing.T, m *memory, archive []byte, object string) {
+	t.Helper()
+	u := unpack(t, archive)
+	for stored, content := range m.objects {
+		name := strings.Replace(strings.TrimPrefix(stored, folder(uid)), ledgerFolder, segmentsFolder, 1)
+		if i := u.index(t, name); !bytes.Equal(u[i].content, content) {
+			t.Errorf("%s is not in the archive as it is in the store", name)
+		}
+	}
+	for _, told := range []string{readmeFile, manifestFile} {
+		if i := u.index(t, told); !bytes.Contains(u[i].content, []byte(object)) {
+			t.Errorf("%s does not name %s", told, object)
+		}
 	}
 }
 
