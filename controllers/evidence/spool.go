@@ -57,6 +57,8 @@ var (
 	ErrSpoolGone = errors.New("the spooled evidence is gone")
 	// ErrSpoolDamaged says that a spooled document is not what was spooled.
 	ErrSpoolDamaged = errors.New("the spooled evidence is damaged")
+	// ErrTooLarge says that a document cannot be spooled, however often that is tried.
+	ErrTooLarge = errors.New("it is larger than can be kept")
 )
 
 // spoolIndex says what was spooled.
@@ -85,8 +87,11 @@ func SurroundingsName(inc *v1alpha1.Incident, namespace string) string {
 // in which they are returned. The last one has the given name and is the index: there is no document before it is there, and the first index there is stands (see WriteSpool). A document that fits has no
 // other. None has an owner reference: evidence outlives the Incident.
 func SpoolObjects(inc *v1alpha1.Incident, operatorNamespace, name, mediaType string, document []byte) ([]*corev1.ConfigMap, error) {
-	if len(document) == 0 || len(document) > maxDocument {
-		return nil, fmt.Errorf("spooling %s: a document of %d bytes cannot be spooled, at least 1 and at most %d can", name, len(document), maxDocument)
+	switch {
+	case len(document) == 0:
+		return nil, fmt.Errorf("spooling %s: there is nothing to spool", name)
+	case len(document) > maxDocument:
+		return nil, fmt.Errorf("%w: it has %d bytes, and at most %d can be kept", ErrTooLarge, len(document), maxDocument)
 	}
 	packed, err := pack(document)
 	if err != nil {

@@ -58,7 +58,7 @@ func TestSpoolRoundTrip(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			document := noise(tc.size)
 			objects, err := SpoolObjects(incident(), operatorNamespace, "doc", SurroundingsMediaType, document)
-			if (err != nil) != (tc.objects == 0) {
+			if (err != nil) != (tc.objects == 0) || errors.Is(err, ErrTooLarge) != (tc.size > maxDocument) {
 				t.Fatalf("SpoolObjects() error = %v", err)
 			}
 			if tc.objects <= 0 {

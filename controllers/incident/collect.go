@@ -80,7 +80,8 @@ func (s *scope) recordPod(ctx context.Context, p *v1alpha1.PodStatus, pod *corev
 	}
 	objects, err := evidence.RecordObjects(s.incident, s.OperatorNamespace, record)
 	if err != nil {
-		return err
+		return s.unlessTooLarge(err, evidence.GapItem(evidence.ManifestsID(p.UID), v1alpha1.EvidenceManifests, podRef(p), []string{p.UID},
+			fmt.Sprintf("the record of Pod %s/%s, with its owners, events and policies, is not kept: %s", p.Namespace, p.Name, err)))
 	}
 	return s.spool(ctx, objects, fmt.Sprintf("record the manifests, owners, events and policies of Pod %s/%s", p.Namespace, p.Name), func(index *corev1.ConfigMap) (v1alpha1.EvidenceItem, error) {
 		return evidence.SpooledItem(index, evidence.ManifestsID(p.UID), v1alpha1.EvidenceManifests, podRef(p), []string{p.UID}, s.now.Time)
@@ -125,14 +126,24 @@ func (s *scope) recordNamespace(ctx context.Context, ns, id string, pods []*core
 	if err != nil {
 		return err
 	}
+	subject := v1alpha1.ObjectRef{Kind: "Namespace", Name: ns}
 	objects, err := evidence.SurroundingsObjects(s.incident, s.OperatorNamespace, surroundings)
 	if err != nil {
-		return err
+		return s.unlessTooLarge(err, evidence.GapItem(id, v1alpha1.EvidenceSurroundings, subject, nil,
+			fmt.Sprintf("the record of what is around the pods of namespace %s is not kept: %s", ns, err)))
 	}
-	subject := v1alpha1.ObjectRef{Kind: "Namespace", Name: ns}
 	return s.spool(ctx, objects, "record what is around the pods of namespace "+ns, func(index *corev1.ConfigMap) (v1alpha1.EvidenceItem, error) {
 		return evidence.SpooledItem(index, id, v1alpha1.EvidenceSurroundings, subject, nil, s.now.Time)
 	})
+}
+
+// unlessTooLarge returns the error, unless it is that a document is too large, which does not change when it is tried again: that is declared as a gap.
+func (s *scope) unlessTooLarge(err error, gap v1alpha1.EvidenceItem) error {
+	if !errors.Is(err, evidence.ErrTooLarge) {
+		return err
+	}
+	s.addItem(gap)
+	return nil
 }
 
 // podsIn are the live pods of the Incident in a namespace.

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/clock"
 	clocktesting "k8s.io/utils/clock/testing"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
@@ -62,11 +63,13 @@ func sweeping(t *testing.T, c client.Client, digest string) *scope {
 		t.Fatal(err)
 	}
 	s := contained()
-	s.Reconciler = &Reconciler{Client: c, Books: NewBooks(nil, nil, nil, nil), OperatorNamespace: evidenceNamespace, Clock: clocktesting.NewFakePassiveClock(now.Time)}
+	s.Reconciler = &Reconciler{Client: c, Books: NewBooks(nil, nil, nil, nil), OperatorNamespace: evidenceNamespace, Clock: clockOf(now)}
 	s.Books.of(s.owner(), s.incident.UID).ledger = ledger
 	s.books.current = true
 	return s
 }
+
+func clockOf(at metav1.Time) clock.PassiveClock { return clocktesting.NewFakePassiveClock(at.Time) }
 
 func leftIn(t *testing.T, c client.Client) []string {
 	t.Helper()
