@@ -317,20 +317,6 @@ func unpackDocument(packed []byte) ([]byte, error) {
 	return document, nil
 }
 
-// SpoolParts returns the ConfigMaps that a spooled document consists of, in the order in which they are to be deleted once the document is elsewhere: the index first, because chunks without an index are
-// nothing, but an index without chunks is a loss.
-func SpoolParts(index *corev1.ConfigMap) ([]client.ObjectKey, error) {
-	read, err := indexOf(index)
-	if err != nil {
-		return nil, err
-	}
-	out := []client.ObjectKey{client.ObjectKeyFromObject(index)}
-	for _, chunk := range read.Chunks {
-		out = append(out, client.ObjectKey{Namespace: index.Namespace, Name: chunk.Name})
-	}
-	return out, nil
-}
-
 // SweepSpool lists the chunks of an Incident, written before the given time, that no index belongs to: what was left by passes that died. Those of the documents whose digests are given are left out: whoever
 // knows of a document may still want its parts, even if its index is lost. Only metadata is read. The time has to leave whoever is writing a document enough to come to its index. A chunk may be removed only
 // in the version that is listed.
@@ -394,7 +380,7 @@ func SpooledItem(index *corev1.ConfigMap, id string, kind v1alpha1.EvidenceType,
 	}, nil
 }
 
-// RecordObjects packs the record of a pod for WriteSpool. A record that fits into one ConfigMap looks there as it does in one that ConfigMapFor makes.
+// RecordObjects packs the record of a pod for WriteSpool.
 func RecordObjects(inc *v1alpha1.Incident, operatorNamespace string, record *Record, opts ...Option) ([]*corev1.ConfigMap, error) {
 	document, err := Encode(record, opts...)
 	if err != nil {
