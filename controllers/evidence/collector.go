@@ -57,7 +57,8 @@ type Execution struct {
 	Writer   Writer
 	Journal  *journal.Journal
 	Incident *v1alpha1.Incident
-	Orders   v1alpha1.EvidenceOrders
+	// Orders have every default filled in (containmentpolicy.Effective).
+	Orders v1alpha1.EvidenceOrders
 	// Pod returns the pod with the UID as it is now, or nil when it is gone.
 	Pod func(uid string) *corev1.Pod
 	// Sink is nil while the store cannot be opened; SinkProblem then says why.

@@ -23,8 +23,6 @@ import (
 
 // The rights on Jobs are in config/evidence-namespace, not in a marker: a Role that is generated here would make every installation have that namespace.
 
-const defaultJobSeconds = 600
-
 // Jobs runs the tools of the standing orders, once for each of them and each pod, and keeps what they print. Their names are made of what they are for, so that a repeat finds its own.
 type Jobs struct {
 	// Source reads what a tool has printed.
@@ -52,7 +50,7 @@ func (j *Jobs) About() About {
 }
 
 func jobDeadline(job v1alpha1.EvidenceJob) time.Duration {
-	return seconds(job.DeadlineSeconds, defaultJobSeconds) + jobMargin
+	return seconds(job.DeadlineSeconds) + jobMargin
 }
 
 // Begin returns one item for each job of the orders and each pod.
@@ -146,7 +144,7 @@ func (j *Jobs) rehearse(ctx context.Context, x *Execution, item v1alpha1.Evidenc
 }
 
 func detailOf(order v1alpha1.EvidenceJob) string {
-	return fmt.Sprintf("evidence job %s, access %s", order.Name, cmp.Or(order.Access, "None"))
+	return fmt.Sprintf("evidence job %s, access %s", order.Name, order.Access)
 }
 
 // createFor creates an object whose name is made of what it is for: that it is there already is a repeat.
@@ -358,7 +356,7 @@ func (j *Jobs) output(x *Execution, item v1alpha1.EvidenceItem, pod *corev1.Pod,
 	subject := v1alpha1.ObjectRef{Kind: "Pod", Namespace: pod.Namespace, Name: pod.Name, UID: string(pod.UID)}
 	c := capture{
 		source: j.Source, sink: x.Sink, incidentUID: string(x.Incident.UID), namespace: pod.Namespace, pod: pod.Name,
-		opts: corev1.PodLogOptions{Container: jobContainer}, maxBytes: cmp.Or(x.Orders.Logs.MaxBytes, defaultLogBytes),
+		opts: corev1.PodLogOptions{Container: jobContainer}, maxBytes: x.Orders.Logs.MaxBytes,
 		confirm: func(ctx context.Context) error { _, err := samePod(ctx, j.Source, subject); return err },
 	}
 	finished := ended.FinishedAt

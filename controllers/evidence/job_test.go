@@ -60,7 +60,7 @@ type jobWorld struct {
 func withJob(t *testing.T, order v1alpha1.EvidenceJob, test func(w *jobWorld)) {
 	t.Helper()
 	inBackground(t, 1, func(t *testing.T, b *Background, _ <-chan types.NamespacedName, _ func()) {
-		w := &jobWorld{t: t, source: &script{}, sink: &vault{}, pod: onePod(), b: b, orders: v1alpha1.EvidenceOrders{Jobs: []v1alpha1.EvidenceJob{order}}}
+		w := &jobWorld{t: t, source: &script{}, sink: &vault{}, pod: onePod(), b: b, orders: effective(v1alpha1.EvidenceOrders{Jobs: []v1alpha1.EvidenceJob{order}})}
 		scheme := runtime.NewScheme()
 		if err := clientgoscheme.AddToScheme(scheme); err != nil {
 			t.Fatal(err)
@@ -182,7 +182,7 @@ var tool = v1alpha1.EvidenceJob{Name: "mem", Image: toolImage, DeadlineSeconds: 
 
 func TestJobsBegin(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	orders := v1alpha1.EvidenceOrders{Jobs: []v1alpha1.EvidenceJob{tool, {Name: "disk", Image: toolImage}}}
+	orders := effective(v1alpha1.EvidenceOrders{Jobs: []v1alpha1.EvidenceJob{tool, {Name: "disk", Image: toolImage}}})
 	other := onePod(func(p *corev1.Pod) { p.Name, p.UID = "web-1", "pod-uid-1" })
 	got := map[string]time.Duration{}
 	for _, item := range (&Jobs{}).Begin(&Execution{Now: now, Orders: orders}, []*corev1.Pod{onePod(), other}) {

@@ -98,7 +98,7 @@ func jobPolicy(inc *v1alpha1.Incident, itemID string, order v1alpha1.EvidenceJob
 
 // jobFor is the Job that runs the tool once, on the pod's node whatever that node is tainted with: it may be cordoned because of the incident.
 func jobFor(inc *v1alpha1.Incident, itemID string, order v1alpha1.EvidenceJob, pod *corev1.Pod) *batchv1.Job {
-	limit := int64(seconds(order.DeadlineSeconds, defaultJobSeconds).Seconds())
+	limit := int64(order.DeadlineSeconds)
 	meta := jobMeta(inc, itemID)
 	job := &batchv1.Job{ObjectMeta: meta, Spec: batchv1.JobSpec{
 		Parallelism: new(int32(1)), Completions: new(int32(1)), BackoffLimit: new(int32(0)), ActiveDeadlineSeconds: new(limit + jobGrace),
