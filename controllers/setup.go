@@ -95,6 +95,9 @@ func CacheOptions() cache.Options {
 // backgroundTasks is how many evidence items and ledgers are worked on at once. Each holds a few buffers.
 const backgroundTasks = 16
 
+// toolsAtOnce is how many tools of standing orders run at once, for all Incidents together. Each is a pod, and most of them keep a node busy.
+const toolsAtOnce = 64
+
 // collectors are asked in this order: the most volatile evidence first.
 func collectors(clients kubernetes.Interface, opts Options) []evidence.Collector {
 	logs := evidence.NewLogSource(clients.CoreV1())
@@ -103,7 +106,7 @@ func collectors(clients kubernetes.Interface, opts Options) []evidence.Collector
 		&evidence.Checkpoints{
 			Pods: logs, Tokens: evidence.NewCheckpointerTokens(clients.CoreV1(), opts.OperatorNamespace), CAs: opts.KubeletCAs, AddressTypes: opts.KubeletAddressTypes,
 		},
-		evidence.NewLogs(logs), &evidence.Jobs{Source: logs}, evidence.VolumeSnapshots{},
+		evidence.NewLogs(logs), &evidence.Jobs{Source: logs, AtOnce: toolsAtOnce}, evidence.VolumeSnapshots{},
 	}
 }
 

@@ -354,6 +354,13 @@ type EvidenceJob struct {
 	// +kubebuilder:validation:Minimum=5
 	// +kubebuilder:validation:Maximum=86400
 	DeadlineSeconds int32 `json:"deadlineSeconds,omitempty"`
+
+	// maxParallel is for how many pods of one Incident the job runs at the same time, 1 to 50. The other pods wait for their turn, and deadlineSeconds counts from then. Default 4.
+	// +optional
+	// +default=4
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=50
+	MaxParallel int32 `json:"maxParallel,omitempty"`
 }
 
 // EvidenceStore says where evidence goes.

@@ -92,6 +92,12 @@ func Effective(spec v1alpha1.ContainmentPolicySpec) v1alpha1.ContainmentPolicySp
 	out.Evidence.Retention.RequiredApprovals = cmp.Or(out.Evidence.Retention.RequiredApprovals, 2)
 	out.Evidence.VolumeSnapshots = cmp.Or(out.Evidence.VolumeSnapshots, v1alpha1.SnapshotCollect)
 	out.Evidence.SnapshotDeadlineSeconds = cmp.Or(out.Evidence.SnapshotDeadlineSeconds, 600)
+	for i := range out.Evidence.Jobs {
+		job := &out.Evidence.Jobs[i]
+		job.Access = cmp.Or(job.Access, "None")
+		job.DeadlineSeconds = cmp.Or(job.DeadlineSeconds, 600)
+		job.MaxParallel = cmp.Or(job.MaxParallel, 4)
+	}
 	out.Limits.MaxPods = cmp.Or(out.Limits.MaxPods, 50)
 	out.Limits.MaxNamespaces = cmp.Or(out.Limits.MaxNamespaces, 4)
 	out.Limits.MaxNamespacePercent = cmp.Or(out.Limits.MaxNamespacePercent, 100)

@@ -149,6 +149,29 @@ func TestEffectiveFillsInTheDefaultsOfTheCRD(t *testing.T) {
 	}
 }
 
+// A copy of the orders in status may be from before a field had its default, so that the defaults of what is in the list of jobs hold as well.
+func TestEffectiveFillsInTheDefaultsOfJobs(t *testing.T) {
+	raw, err := json.Marshal(Effective(v1alpha1.ContainmentPolicySpec{Evidence: v1alpha1.EvidenceOrders{Jobs: make([]v1alpha1.EvidenceJob, 2)}}).Evidence.Jobs[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var effective map[string]any
+	if err := json.Unmarshal(raw, &effective); err != nil {
+		t.Fatal(err)
+	}
+	schema := specSchema(t)
+	for _, name := range []string{"evidence", "jobs"} {
+		schema = schema["properties"].(map[string]any)[name].(map[string]any)
+	}
+	want := defaultsOf(schema["items"].(map[string]any), "job")
+	if len(want) == 0 {
+		t.Fatal("no defaults found in the CRD")
+	}
+	if diff := cmp.Diff(want, leavesOf(effective, "job")); diff != "" {
+		t.Errorf("Effective of an empty job (-CRD +Effective):\n%s", diff)
+	}
+}
+
 func TestEffectiveKeepsWhatIsSet(t *testing.T) {
 	set := v1alpha1.ContainmentPolicySpec{
 		Isolation: v1alpha1.Isolation{Pods: v1alpha1.PodHandlingKeepAttached, Replacements: v1alpha1.ReplacementRefuse, DenyTier: v1alpha1.DenyTierNever, ConflictingPolicies: v1alpha1.ConflictCarveOut, Exceptions: []v1alpha1.EvidenceException{{Name: "a"}}},
@@ -156,6 +179,7 @@ func TestEffectiveKeepsWhatIsSet(t *testing.T) {
 			Logs:            v1alpha1.LogOrders{Collect: v1alpha1.Skip, MaxBytes: 1024, DeadlineSeconds: 6},
 			Checkpoints:     v1alpha1.CheckpointOrders{Collect: v1alpha1.Collect, DeadlineSeconds: 7},
 			VolumeSnapshots: v1alpha1.SnapshotSkip, VolumeSnapshotClassName: "fast", SnapshotDeadlineSeconds: 5, VolumeGroups: v1alpha1.VolumeGroupPrefer,
+			Jobs: []v1alpha1.EvidenceJob{{Name: "memory", Access: "Node", DeadlineSeconds: 8, MaxParallel: 9}},
 			Gaps: v1alpha1.GapRequireWaiver, Retention: v1alpha1.EvidenceRetention{RequiredApprovals: 3},
 		},
 		Limits:              v1alpha1.Limits{MaxPods: 1, MaxNamespaces: 2, MaxNamespacePercent: 3},

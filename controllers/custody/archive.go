@@ -2,6 +2,7 @@ package custody
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	_ "embed"
@@ -16,7 +17,7 @@ import (
 	"time"
 )
 
-// Names of the members of an archive, in their order. Between ledger and sums are heads/<number>.json, keys/<key id>.pem and items/<sha256>.
+// Names of the members of an archive, in their order. Between ledger and sums are heads/<number>.json, keys/<key id>.pem, segments/<name> if the ledger is damaged, and items/<sha256>.
 const (
 	readmeFile   = "README.txt"
 	manifestFile = "manifest.json"
@@ -62,22 +63,20 @@ type Exported struct {
 	Incomplete []string
 	// Unsigned is how many entries follow the last head.
 	Unsigned int64
+	// Damage says what is wrong with the ledger in the store; nil if nothing is. The archive has what there is of it, and VerifyArchive does not accept it.
+	Damage *DamageError
 	// HeadProblem says how the ledger does not fit the head that was given: it was cut off or written anew. It is a *DamageError, and nil if the head fits or none was given.
 	HeadProblem error
 }
 
-// Export writes the archive of an Incident to w: the ledger, its heads and keys, and every item that it names, once. What the store holds is verified first, and the error is a *DamageError if the ledger is not
-// what was written. Memory is bounded by the size of the ledger. Every item is read twice: once to see whether it is what the ledger says, because the manifest has to tell and a tar file cannot be changed
+// Export writes the archive of an Incident to w: the ledger, its heads and keys, and every item that it names, once. What the store holds is verified first. Of a ledger
+// that is not what was written, what there is goes into the archive, which says so. Memory is bounded by the size of the ledger. Every item is read twice: once to see whether it is what the ledger says, because the manifest has to tell and a tar file cannot be changed
 // behind the position of writing, and once to write it. On an error what was written is not an archive.
 func Export(ctx context.Context, objects Objects, incident Incident, w io.Writer, options ExportOptions) (*Exported, error) {
-	l, err := Open(ctx, objects, incident.UID)
-	if err != nil {
-		return nil, err
+	if err := checkUID(incident.UID); err != nil {
+		return nil, fmt.Errorf("exporting the ledger: %w", err)
 	}
-	if l.Seq() == 0 {
-		return nil, fmt.Errorf("exporting Incident %s: %w", incident.UID, ErrNoLedger)
-	}
-	x := &export{ledger: l, inventory: inventoryOf(l.Entries()), incident: incident, options: options, absent: map[string]string{}}
+	x := &export{objects: objects, incident: incident, options: options, absent: map[string]string{}}
 	if err := x.survey(ctx); err != nil {
 		return nil, fmt.Errorf("exporting Incident %s: %w", incident.UID, err)
 	}
@@ -90,18 +89,61 @@ func Export(ctx context.Context, objects Objects, incident Incident, w io.Writer
 
 // export is one export under way.
 type export struct {
-	ledger    *Ledger
-	inventory *inventory
-	incident  Incident
-	options   ExportOptions
+	objects Objects
+	// record is the ledger, and headProblem how it does not fit the head that was given.
+	record      *record
+	headProblem error
+	inventory   *inventory
+	incident    Incident
+	options     ExportOptions
 	// absent are the items that cannot be had, with the reason.
 	absent map[string]string
 	out    tarWriter
 	sums   bytes.Buffer
 }
 
-// survey reads every item.
+// survey reads the ledger and every item.
 func (x *export) survey(ctx context.Context) error {
+	if err := x.readLedger(ctx); err != nil {
+		return err
+	}
+	x.inventory = inventoryOf(slices.Values(x.record.entries))
+	if err := x.readItems(ctx); err != nil || x.record.damage == nil {
+		return err
+	}
+	return x.unnamed(ctx)
+}
+
+// readLedger reads the ledger, or what there is of it.
+func (x *export) readLedger(ctx context.Context) error {
+	l, err := openAny(ctx, x.objects, x.incident.UID)
+	damage, damaged := errors.AsType[*DamageError](err)
+	if err != nil && !damaged {
+		return err
+	}
+	if pin := x.options.Head; pin != nil {
+		x.headProblem = l.Contains(pin.Seq, pin.Digest)
+	}
+	if l.Seq() == 0 && !damaged && x.headProblem != nil {
+		// There was a ledger, and it is gone with its heads. What else there is of the Incident is all the more important.
+		keys, err := x.objects.Keys(ctx, folder(x.incident.UID))
+		if err != nil || len(keys) == 0 {
+			return cmp.Or(err, ErrNoLedger)
+		}
+		damage, damaged = errors.AsType[*DamageError](x.headProblem)
+	}
+	switch {
+	case damaged:
+		x.record, err = l.salvage(ctx, damage)
+	case l.Seq() == 0:
+		return ErrNoLedger
+	default:
+		x.record, err = l.record()
+	}
+	return err
+}
+
+func (x *export) readItems(ctx context.Context) error {
 	total := x.itemBytes()
 	var done int64
 	for _, item := range x.inventory.items {
@@ -118,7 +160,7 @@ func (x *export) survey(ctx context.Context) error {
 
 // check says why an item cannot be had; "" if it can.
 func (x *export) check(ctx context.Context, item *item, progress func(int64)) string {
-	r, err := x.ledger.objects.OpenReader(ctx, item.key)
+	r, err := x.objects.OpenReader(ctx, item.key)
 	if err != nil {
 		return "it could not be opened: " + err.Error()
 	}
@@ -144,28 +186,12 @@ func (x *export) write(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := x.file(readmeFile, readme(x.incident.UID)); err != nil {
-		return err
+	files := append([]object{{readmeFile, readme(x.incident.UID, x.record.damage)}, {manifestFile, m}, {ledgerFile, x.record.lines}}, x.record.heads...)
+	for _, name := range slices.Sorted(maps.Keys(x.record.keys)) {
+		files = append(files, object{name, x.record.keys[name]})
 	}
-	if err := x.file(manifestFile, m); err != nil {
-		return err
-	}
-	if err := x.file(ledgerFile, x.lines()); err != nil {
-		return err
-	}
-	keys := map[string][]byte{}
-	for _, h := range x.ledger.Heads() {
-		public, err := h.key()
-		if err != nil {
-			return err
-		}
-		keys[keyObject(h.KeyID)] = PublicPEM(public)
-		if err := x.file(headName(h.Seq), h.encode()); err != nil {
-			return err
-		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(keys)) {
-		if err := x.file(name, keys[name]); err != nil {
+	for _, f := range append(files, x.record.segments...) {
+		if err := x.file(f.name, f.content); err != nil {
 			return err
 		}
 	}
@@ -176,15 +202,6 @@ func (x *export) write(ctx context.Context) error {
 		return err
 	}
 	return x.out.end()
-}
-
-// lines are all lines of the ledger.
-func (x *export) lines() []byte {
-	var out []byte
-	for e := range x.ledger.Entries() {
-		out = append(AppendEntry(out, &e), '\n')
-	}
-	return out
 }
 
 // file writes a small member.
@@ -216,7 +233,7 @@ func (x *export) items(ctx context.Context) error {
 
 // item writes an item. It was right a moment ago; if it is not any more, there is no archive.
 func (x *export) item(ctx context.Context, item *item, progress func(int64)) error {
-	r, err := x.ledger.objects.OpenReader(ctx, item.key)
+	r, err := x.objects.OpenReader(ctx, item.key)
 	if err != nil {
 		return fmt.Errorf("reading %s: %w", item.key, err)
 	}
@@ -249,12 +266,16 @@ func (x *export) progress(step string, done, total int64) {
 }
 
 func (x *export) manifest() ([]byte, error) {
+	ledger := manifestLedger{Entries: x.record.seq, Digest: x.record.digest, Incomplete: x.record.incomplete}
+	if d := x.record.damage; d != nil {
+		ledger.Damage = &manifestDamage{Object: bounded(d.Object, MaxDetail), Line: d.Line, Byte: d.Offset, Entry: d.Seq, Problem: bounded(d.Problem, MaxDetail)}
+	}
 	return encodeManifest(&manifest{
 		Format:     archiveFormat,
 		Incident:   manifestIncident{Namespace: bounded(x.incident.Namespace, maxName), Name: bounded(x.incident.Name, maxName), UID: x.incident.UID},
 		ExportedAt: inSeconds(x.options.Now),
 		Tool:       bounded(x.options.Tool, maxName),
-		Ledger:     manifestLedger{Entries: x.ledger.Seq(), Digest: x.ledger.Digest(), Incomplete: x.ledger.Incomplete()},
+		Ledger:     ledger,
 		Items:      x.inventory.manifestItems(x.absent),
 	})
 }
@@ -273,14 +294,12 @@ func encodeManifest(m *manifest) ([]byte, error) {
 
 func (x *export) result() *Exported {
 	out := &Exported{
-		Size: x.out.written, Entries: x.ledger.Seq(), Unsigned: x.ledger.Seq(), Items: len(x.inventory.items) - len(x.absent),
-		Missing: map[string]string{}, Incomplete: x.ledger.Incomplete(),
+		Size: x.out.written, Entries: x.record.seq, Unsigned: x.record.seq, Items: len(x.inventory.items) - len(x.absent),
+		Missing: map[string]string{}, Incomplete: x.record.incomplete, Damage: x.record.damage, HeadProblem: x.headProblem,
 	}
-	if heads := x.ledger.Heads(); len(heads) > 0 {
-		out.Unsigned -= heads[len(heads)-1].Seq
-	}
-	if pin := x.options.Head; pin != nil {
-		out.HeadProblem = x.ledger.Contains(pin.Seq, pin.Digest)
+	if heads := x.record.heads; len(heads) > 0 {
+		last, _ := parseHeadName(heads[len(heads)-1].name)
+		out.Unsigned = max(0, out.Unsigned-last)
 	}
 	for digest, reason := range x.absent {
 		if x.inventory.byDigest[digest].removed > 0 {
@@ -293,8 +312,12 @@ func (x *export) result() *Exported {
 }
 
 // readme is the text for somebody who has the archive and not this program.
-func readme(incidentUID string) []byte {
-	return []byte(strings.ReplaceAll(readmeText, "@UID@", incidentUID))
+func readme(incidentUID string, damage *DamageError) []byte {
+	notice := ""
+	if damage != nil {
+		notice = strings.ReplaceAll(damageNotice, "@DAMAGE@", damageText(damage))
+	}
+	return []byte(strings.NewReplacer("@UID@", incidentUID, "@NOTICE@", notice).Replace(readmeText))
 }
 
 // meter tells how much was read.

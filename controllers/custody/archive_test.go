@@ -556,10 +556,9 @@ func TestExportOfNothing(t *testing.T) {
 	if _, err := Export(t.Context(), newMemory(), incident, io.Discard, ExportOptions{}); !errors.Is(err, ErrNoLedger) {
 		t.Error(err)
 	}
-	m := two(t)
-	m.objects[segmentKey(1, 0)][5] = 'x'
-	_, err := Export(t.Context(), m, incident, io.Discard, ExportOptions{})
-	wantDamage(t, err)
+	if _, err := Export(t.Context(), newMemory(), incident, io.Discard, ExportOptions{Head: &Pin{Seq: 1}}); !errors.Is(err, ErrNoLedger) {
+		t.Error(err)
+	}
 }
 
 // What changes between the two times that an item is read ends the export.

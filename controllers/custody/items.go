@@ -42,9 +42,20 @@ type manifestLedger struct {
 	Digest  string `json:"digest"`
 	// Incomplete are the objects that the store has cut off and that no entry tells of.
 	Incomplete []string `json:"incomplete,omitempty"`
+	// Damage says what is wrong with the ledger in the store. Entries and Digest are then of what is in order before that.
+	Damage *manifestDamage `json:"damage,omitempty"`
 }
 
-// manifestItem is one entry of the ledger that names an item. Several may name the same one.
+// manifestDamage is a *DamageError.
+type manifestDamage struct {
+	Object  string `json:"object,omitempty"`
+	Line    int    `json:"line,omitempty"`
+	Byte    int64  `json:"byte"`
+	Entry   int64  `json:"entry,omitempty"`
+	Problem string `json:"problem"`
+}
+
+// manifestItem is one entry of the ledger that names an item. Several may name the same one. Where the ledger is damaged, items that no entry names have the number 0.
 type manifestItem struct {
 	Seq         int64     `json:"seq"`
 	State       itemState `json:"state"`

@@ -38,14 +38,20 @@ func Open(ctx context.Context, objects Objects, incidentUID string) (*Ledger, er
 	if err := checkUID(incidentUID); err != nil {
 		return nil, fmt.Errorf("opening a ledger: %w", err)
 	}
+	l, err := openAny(ctx, objects, incidentUID)
+	if err != nil {
+		return nil, fmt.Errorf("opening the ledger of Incident %s: %w", incidentUID, err)
+	}
+	return l, nil
+}
+
+// openAny also returns a ledger that is damaged, as far as it could be read.
+func openAny(ctx context.Context, objects Objects, incidentUID string) (*Ledger, error) {
 	for opening := 1; ; opening++ {
 		l := &Ledger{objects: objects, incident: incidentUID, chain: newChain(incidentUID), read: map[string]bool{}, attempts: map[int64]int{}}
 		err := l.load(ctx)
-		if err == nil {
-			return l, nil
-		}
 		if _, damaged := errors.AsType[*DamageError](err); !damaged || opening == openings {
-			return nil, fmt.Errorf("opening the ledger of Incident %s: %w", incidentUID, err)
+			return l, err
 		}
 	}
 }

@@ -138,13 +138,15 @@ func checkPosition(t *testing.T, err error, want position) {
 	}
 }
 
-func TestDamagedLedgersAreRefusedWithThePosition(t *testing.T) {
+// damageCase is one way to damage the ledger of two.
+type damageCase struct {
+	damage func(t *testing.T, m *memory)
+	want   position
+}
+
+func damageCases(key Signer) map[string]damageCase {
 	first, second := segmentKey(1, 0), segmentKey(4, 0)
-	key := newKey(t)
-	cases := map[string]struct {
-		damage func(t *testing.T, m *memory)
-		want   position
-	}{
+	return map[string]damageCase{
 		"TruncatedInTheMiddle": {
 			damage: func(_ *testing.T, m *memory) { m.objects[first] = m.objects[first][:len(m.objects[first])-20] },
 			want:   position{first, 3, 3, "this segment was cut off: it ends within entry 3"},
@@ -265,7 +267,11 @@ func TestDamagedLedgersAreRefusedWithThePosition(t *testing.T) {
 			want: position{folder(uid) + headName(6), 0, 6, "its signature is not one of the key"},
 		},
 	}
-	for name, tc := range cases {
+}
+
+func TestDamagedLedgersAreRefusedWithThePosition(t *testing.T) {
+	key := newKey(t)
+	for name, tc := range damageCases(key) {
 		t.Run(name, func(t *testing.T) {
 			m := two(t)
 			sign(t, open(t, m), key)

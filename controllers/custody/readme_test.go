@@ -114,7 +114,7 @@ func TestTheInstructionsOfTheReadmeAcceptAGoodArchive(t *testing.T) {
 		sed -n 's/.*"timestamp":"\([^"]*\)".*/\1/p' "$head" | base64 -d > token
 		sed 's/.*"signature":"\([^"]*\)".*/\1/' "$head" | base64 -d > signature
 		openssl ts -verify -token_in -in token -data signature -attime 1789457489 -CAfile ` + roots
-	if !bytes.Contains(readme(uid), []byte("  openssl ts -verify -token_in -in token -data signature -CAfile roots.pem\n")) {
+	if !bytes.Contains(readme(uid, nil), []byte("  openssl ts -verify -token_in -in token -data signature -CAfile roots.pem\n")) {
 		t.Error("README.txt has another command to check a time stamp")
 	}
 	if out, good := shell(t, dir, check); !good {

@@ -75,7 +75,7 @@ func (v *verifier) run() error {
 	if _, err := v.whole(readmeFile, maxReadme); err != nil {
 		return err
 	}
-	for _, step := range []func() error{v.readManifest, v.readLedger, v.readHeads, v.readKeys, v.readItems, v.readSums} {
+	for _, step := range []func() error{v.readManifest, v.readLedger, v.readHeads, v.readKeys, v.readSegments, v.readItems, v.readSums} {
 		if err := step(); err != nil {
 			return err
 		}
@@ -129,7 +129,7 @@ func (v *verifier) advance() error {
 // isMember reports whether an archive can have a file with the name.
 func isMember(name string) bool {
 	inFolder := func(folder string) bool { return strings.HasPrefix(name, folder) }
-	return slices.Contains([]string{readmeFile, manifestFile, ledgerFile, sumsFile}, name) || slices.ContainsFunc([]string{headsFolder, keysFolder, itemsFolder}, inFolder)
+	return slices.Contains([]string{readmeFile, manifestFile, ledgerFile, sumsFile}, name) || slices.ContainsFunc([]string{headsFolder, keysFolder, segmentsFolder, itemsFolder}, inFolder)
 }
 
 // read reads the member that is next through a function, and goes on to the one after it. The function need not read it to its end.
@@ -186,6 +186,9 @@ func (v *verifier) whole(name string, limit int64) ([]byte, error) {
 	})
 	return content, err
 }
+
+// damaged reports whether the ledger was damaged when the archive was made.
+func (v *verifier) damaged() bool { return v.manifest.Ledger.Damage != nil }
 
 func (v *verifier) readManifest() error {
 	if err := v.expect(manifestFile); err != nil {
@@ -332,6 +335,9 @@ func (v *verifier) takeHead(m *member, seq int64, content []byte) {
 // readKeys checks that the files of the keys are those in the heads.
 func (v *verifier) readKeys() error {
 	for _, name := range slices.Sorted(maps.Keys(v.keys)) {
+		if err := v.passOver(keysFolder, name); err != nil {
+			return err
+		}
 		if err := v.expect(name); err != nil {
 			return err
 		}
@@ -344,10 +350,27 @@ func (v *verifier) readKeys() error {
 			v.problem(damagef(m.place(), 0, "it is not the public key of the heads that name it"))
 		}
 	}
+	return v.passOver(keysFolder, "")
+}
+
+// readSegments passes over the objects of a damaged ledger.
+func (v *verifier) readSegments() error { return v.passOver(segmentsFolder, "") }
+
+// passOver passes over files in a folder, up to the one with the name, that only the archive of a damaged ledger has. Nothing but SHA256SUMS vouches for them.
+func (v *verifier) passOver(folder, until string) error {
+	for last := ""; v.damaged() && v.at != nil && strings.HasPrefix(v.at.name, folder) && (until == "" || v.at.name < until); {
+		if v.at.name <= last {
+			return damagef(v.at.place(), 0, "this file is not in its place")
+		}
+		last = v.at.name
+		if err := v.read(func(io.Reader) error { return nil }); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
-// readItems checks items against the ledger. When the ledger is broken, only what they are named by can be checked.
+// readItems checks items against the ledger. When the ledger is broken, or was damaged when the archive was made, only what they are named by can be checked.
 func (v *verifier) readItems() error {
 	if v.at != nil && !strings.HasPrefix(v.at.name, itemsFolder) && v.at.name != sumsFile {
 		return v.expect(sumsFile)
@@ -367,7 +390,7 @@ func (v *verifier) readItems() error {
 			v.problem(damagef(at, item.seq, "the item that entry %d names is missing%s", item.seq, v.reason(item)))
 		}
 	}
-	for v.broken && v.at != nil && strings.HasPrefix(v.at.name, itemsFolder) {
+	for (v.broken || v.damaged()) && v.at != nil && strings.HasPrefix(v.at.name, itemsFolder) {
 		if err := v.readItem(nil); err != nil {
 			return err
 		}
@@ -469,11 +492,15 @@ func (v *verifier) disagreement(m *member, sums Place, line int) {
 
 // checkManifest compares the manifest with what was found.
 func (v *verifier) checkManifest() {
-	if v.broken {
-		return
-	}
 	at := Place{Object: manifestFile, Offset: v.members[1].offset}
 	m := &v.manifest
+	if d := m.Ledger.Damage; d != nil {
+		was := &DamageError{Place: Place{Object: d.Object, Line: d.Line, Offset: d.Byte}, Seq: d.Entry, Problem: d.Problem}
+		v.problem(damagef(at, d.Entry, "the ledger was damaged in the store when the archive was made: %s", was.Error()))
+	}
+	if v.broken || v.damaged() {
+		return
+	}
 	if m.Ledger.Entries != v.chain.seq() || m.Ledger.Digest != v.chain.previous {
 		v.problem(damagef(at, 0, "it says that the ledger has %d entries and ends with the digest %s; it has %d and ends with %s", m.Ledger.Entries, m.Ledger.Digest, v.chain.seq(), v.chain.previous))
 	}

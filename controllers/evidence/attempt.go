@@ -83,13 +83,8 @@ func noStore(x *Execution, item v1alpha1.EvidenceItem) v1alpha1.EvidenceItem {
 	return item
 }
 
-// seconds is a duration of the orders, whose zero means a default.
-func seconds(ordered, otherwise int32) time.Duration {
-	if ordered == 0 {
-		ordered = otherwise
-	}
-	return time.Duration(ordered) * time.Second
-}
+// seconds is a duration of the orders.
+func seconds(ordered int32) time.Duration { return time.Duration(ordered) * time.Second }
 
 // memory is how far background tasks have come, by name. It is only kept so that a repeat need not begin from the start: an operator that has lost it does more, and nothing else.
 type memory[T any] struct {

@@ -34,7 +34,6 @@ const (
 	// CheckpointerAccount is the ServiceAccount, in the operator's namespace, as which kubelets are asked for checkpoints. It may do nothing else.
 	CheckpointerAccount = "cofferdam-checkpointer"
 
-	defaultCheckpointSeconds = 300
 	// tokenSeconds is how long a token is good for; the API server gives none for less.
 	tokenSeconds = 600
 	// maxKubeletAnswer bounds what is read of an answer, in bytes.
@@ -95,7 +94,7 @@ func (c *Checkpoints) About() About {
 		Needs:  "kubelets with the feature ContainerCheckpoint and a runtime that can do it (CRIU), reachable from the operator, and the authority of their serving certificates (--kubelet-ca-file)",
 		Alters: "containers stand still while they are written out; archives with all that they had in memory, secrets included, stay on the node",
 		Deadline: func(o v1alpha1.EvidenceOrders) time.Duration {
-			return seconds(o.Checkpoints.DeadlineSeconds, defaultCheckpointSeconds)
+			return seconds(o.Checkpoints.DeadlineSeconds)
 		},
 	}
 }

@@ -255,7 +255,7 @@ func TestCheckpointsAreNotMadeTwice(t *testing.T) {
 
 func TestCheckpointsBegin(t *testing.T) {
 	pods := []*corev1.Pod{onePod()}
-	collect := v1alpha1.EvidenceOrders{Checkpoints: v1alpha1.CheckpointOrders{Collect: v1alpha1.Collect}}
+	collect := effective(v1alpha1.EvidenceOrders{Checkpoints: v1alpha1.CheckpointOrders{Collect: v1alpha1.Collect}})
 	if got := (&Checkpoints{CAs: x509.NewCertPool()}).Begin(&Execution{}, pods); len(got) > 0 {
 		t.Errorf("Begin() = %+v, want nothing unless it is ordered", got)
 	}

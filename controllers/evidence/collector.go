@@ -57,7 +57,8 @@ type Execution struct {
 	Writer   Writer
 	Journal  *journal.Journal
 	Incident *v1alpha1.Incident
-	Orders   v1alpha1.EvidenceOrders
+	// Orders have every default filled in (containmentpolicy.Effective).
+	Orders v1alpha1.EvidenceOrders
 	// Pod returns the pod with the UID as it is now, or nil when it is gone.
 	Pod func(uid string) *corev1.Pod
 	// Sink is nil while the store cannot be opened; SinkProblem then says why.
@@ -70,6 +71,9 @@ type Execution struct {
 	DryRun            bool
 	// Withheld says that nothing may be deleted yet: what is intended is not in the custody ledger.
 	Withheld bool
+
+	// full says, for jobs of the orders, why no more of them can be started in this pass.
+	full map[string]string
 }
 
 // Owner is the Incident by name: whoever waits for a background task is woken by it.

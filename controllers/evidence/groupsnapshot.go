@@ -87,7 +87,7 @@ func pending(items []v1alpha1.EvidenceItem) []v1alpha1.EvidenceItem {
 
 // tooLate reports whether half of the item's time is over: where volumes need not be taken together, the other half is for single snapshots.
 func (g *groups) tooLate(item v1alpha1.EvidenceItem) bool {
-	return g.Now.After(item.Deadline.Add(-snapshotDeadline(g.Orders) / 2))
+	return g.Now.After(item.Deadline.Add(-seconds(g.Orders.SnapshotDeadlineSeconds) / 2))
 }
 
 func (g *groups) required() bool { return g.Orders.VolumeGroups == v1alpha1.VolumeGroupRequire }

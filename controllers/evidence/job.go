@@ -23,12 +23,12 @@ import (
 
 // The rights on Jobs are in config/evidence-namespace, not in a marker: a Role that is generated here would make every installation have that namespace.
 
-const defaultJobSeconds = 600
-
 // Jobs runs the tools of the standing orders, once for each of them and each pod, and keeps what they print. Their names are made of what they are for, so that a repeat finds its own.
 type Jobs struct {
 	// Source reads what a tool has printed.
 	Source LogSource
+	// AtOnce is how many tools run at the same time for all Incidents together; 0 for any number. Passes that look at the same moment may each start one more.
+	AtOnce int
 }
 
 // JobID is the ID of the item of a job and a pod.
@@ -50,7 +50,7 @@ func (j *Jobs) About() About {
 }
 
 func jobDeadline(job v1alpha1.EvidenceJob) time.Duration {
-	return seconds(job.DeadlineSeconds, defaultJobSeconds) + jobMargin
+	return seconds(job.DeadlineSeconds) + jobMargin
 }
 
 // Begin returns one item for each job of the orders and each pod.
@@ -87,6 +87,10 @@ func (j *Jobs) Collect(ctx context.Context, x *Execution, item v1alpha1.Evidence
 		return unknown(x, item, fmt.Errorf("reading the job of %s: %w", item.ID, err))
 	case !sameLabels(&job, jobMeta(x.Incident, item.ID)):
 		return gap(item, fmt.Sprintf("Job %s/%s is not ours", job.Namespace, job.Name)), nil
+	}
+	// Its time began when it was started, even if the pass that started it came to nothing.
+	if until := job.CreationTimestamp.Add(jobDeadline(order)); until.After(item.Deadline.Time) {
+		item.Deadline = metav1.NewTime(until)
 	}
 	return j.follow(ctx, x, item, &job)
 }
@@ -140,7 +144,7 @@ func (j *Jobs) rehearse(ctx context.Context, x *Execution, item v1alpha1.Evidenc
 }
 
 func detailOf(order v1alpha1.EvidenceJob) string {
-	return fmt.Sprintf("evidence job %s, access %s", order.Name, cmp.Or(order.Access, "None"))
+	return fmt.Sprintf("evidence job %s, access %s", order.Name, order.Access)
 }
 
 // createFor creates an object whose name is made of what it is for: that it is there already is a repeat.
@@ -163,6 +167,9 @@ func (j *Jobs) start(ctx context.Context, x *Execution, item v1alpha1.EvidenceIt
 	if x.Late(item) {
 		return jobGap(item, "not done before the deadline: "+cmp.Or(item.Message, "the job was not started")), nil
 	}
+	if item.Deadline.IsZero() { // it has waited for its turn, and only that is no fault of anything
+		item.Deadline = metav1.NewTime(x.Now.Add(jobDeadline(order)))
+	}
 	pod := x.Pod(item.Subject.UID)
 	switch {
 	case pod == nil:
@@ -184,10 +191,61 @@ func (j *Jobs) start(ctx context.Context, x *Execution, item v1alpha1.EvidenceIt
 	case !sameLabels(&policy, want.ObjectMeta) || !equality.Semantic.DeepEqual(policy.Spec, want.Spec):
 		return jobGap(item, fmt.Sprintf("NetworkPolicy %s/%s is not what it has to be: the job was not started", want.Namespace, want.Name)), nil
 	}
+	full, err := j.full(ctx, x, order)
+	switch {
+	case err != nil:
+		return unknown(x, item, err)
+	case full != "":
+		item.Deadline, item.Message = metav1.Time{}, full
+		return item, nil
+	}
 	if err := createFor(ctx, x, "Job", jobFor(x.Incident, item.ID, order, pod), detailOf(order)); err != nil {
 		return unknown(x, item, err)
 	}
 	return waits(x, item, "waits for the job's pod"), nil
+}
+
+// full says why an item has to wait for its turn; empty when its job may be started. What runs is read from the API server: status does not tell yet what this pass has started, nor what one has that died.
+func (j *Jobs) full(ctx context.Context, x *Execution, order v1alpha1.EvidenceJob) (string, error) {
+	if why, known := x.full[order.Name]; known {
+		return why, nil
+	}
+	var jobs batchv1.JobList
+	if err := x.Reader.List(ctx, &jobs, client.InNamespace(JobNamespace), client.HasLabels{JobLabel}); err != nil {
+		return "", fmt.Errorf("listing evidence jobs: %w", err)
+	}
+	all, same := 0, 0
+	for i := range jobs.Items {
+		job := &jobs.Items[i]
+		if !underWay(job, x.Now) {
+			continue
+		}
+		all++
+		if job.Labels[v1alpha1.IncidentUIDLabel] == string(x.Incident.UID) && job.Labels[toolLabel] == order.Name {
+			same++
+		}
+	}
+	var why string
+	switch {
+	case same >= int(order.MaxParallel):
+		why = fmt.Sprintf("waits for its turn: the ContainmentPolicy lets this job run for %d pods at a time", order.MaxParallel)
+	case j.AtOnce > 0 && all >= j.AtOnce:
+		why = fmt.Sprintf("waits for its turn: the operator runs %d evidence jobs at a time for all Incidents together", j.AtOnce)
+	default:
+		return "", nil
+	}
+	if x.full == nil {
+		x.full = map[string]string{}
+	}
+	x.full[order.Name] = why
+	return why, nil
+}
+
+// underWay reports whether a job takes up room. One that should have been ended long ago does not, or nothing would run any more while nobody ends jobs.
+func underWay(job *batchv1.Job, now time.Time) bool {
+	limit := job.Spec.ActiveDeadlineSeconds
+	ended := conditionOf(job, batchv1.JobComplete) != nil || conditionOf(job, batchv1.JobFailed) != nil
+	return !ended && limit != nil && now.Before(job.CreationTimestamp.Add(time.Duration(*limit)*time.Second+jobMargin))
 }
 
 // follow waits for the tool to end, and has its output read.
@@ -298,7 +356,7 @@ func (j *Jobs) output(x *Execution, item v1alpha1.EvidenceItem, pod *corev1.Pod,
 	subject := v1alpha1.ObjectRef{Kind: "Pod", Namespace: pod.Namespace, Name: pod.Name, UID: string(pod.UID)}
 	c := capture{
 		source: j.Source, sink: x.Sink, incidentUID: string(x.Incident.UID), namespace: pod.Namespace, pod: pod.Name,
-		opts: corev1.PodLogOptions{Container: jobContainer}, maxBytes: cmp.Or(x.Orders.Logs.MaxBytes, defaultLogBytes),
+		opts: corev1.PodLogOptions{Container: jobContainer}, maxBytes: x.Orders.Logs.MaxBytes,
 		confirm: func(ctx context.Context) error { _, err := samePod(ctx, j.Source, subject); return err },
 	}
 	finished := ended.FinishedAt

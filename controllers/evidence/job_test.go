@@ -60,7 +60,7 @@ type jobWorld struct {
 func withJob(t *testing.T, order v1alpha1.EvidenceJob, test func(w *jobWorld)) {
 	t.Helper()
 	inBackground(t, 1, func(t *testing.T, b *Background, _ <-chan types.NamespacedName, _ func()) {
-		w := &jobWorld{t: t, source: &script{}, sink: &vault{}, pod: onePod(), b: b, orders: v1alpha1.EvidenceOrders{Jobs: []v1alpha1.EvidenceJob{order}}}
+		w := &jobWorld{t: t, source: &script{}, sink: &vault{}, pod: onePod(), b: b, orders: effective(v1alpha1.EvidenceOrders{Jobs: []v1alpha1.EvidenceJob{order}})}
 		scheme := runtime.NewScheme()
 		if err := clientgoscheme.AddToScheme(scheme); err != nil {
 			t.Fatal(err)
@@ -74,6 +74,7 @@ func withJob(t *testing.T, order v1alpha1.EvidenceJob, test func(w *jobWorld)) {
 					}
 				}
 				obj.SetUID(types.UID(strings.ToLower(fmt.Sprintf("%T-uid", obj)[1:])))
+				obj.SetCreationTimestamp(metav1.Now())
 				return c.Create(ctx, obj, opts...)
 			}}).Build()
 		w.scribe, w.jobs = &scribe{c: w.c}, &Jobs{Source: w.source}
@@ -177,11 +178,11 @@ func waitsWith(reason, message string) corev1.PodStatus {
 
 func portOf(n int) *intstr.IntOrString { return new(intstr.FromInt(n)) }
 
-var tool = v1alpha1.EvidenceJob{Name: "mem", Image: toolImage, DeadlineSeconds: 300}
+var tool = v1alpha1.EvidenceJob{Name: "mem", Image: toolImage, DeadlineSeconds: 300, MaxParallel: 4}
 
 func TestJobsBegin(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	orders := v1alpha1.EvidenceOrders{Jobs: []v1alpha1.EvidenceJob{tool, {Name: "disk", Image: toolImage}}}
+	orders := effective(v1alpha1.EvidenceOrders{Jobs: []v1alpha1.EvidenceJob{tool, {Name: "disk", Image: toolImage}}})
 	other := onePod(func(p *corev1.Pod) { p.Name, p.UID = "web-1", "pod-uid-1" })
 	got := map[string]time.Duration{}
 	for _, item := range (&Jobs{}).Begin(&Execution{Now: now, Orders: orders}, []*corev1.Pod{onePod(), other}) {
@@ -436,6 +437,159 @@ func (w *jobWorld) untilSettled(message string) {
 			return
 		}
 	}
+}
+
+// someJobs are items of one job for pods of one workload, with the objects of a cluster that never stops.
+type someJobs struct {
+	*jobWorld
+	pods  map[string]*corev1.Pod
+	items []v1alpha1.EvidenceItem
+}
+
+func manyPods(w *jobWorld, n int) *someJobs {
+	many := &someJobs{jobWorld: w, pods: map[string]*corev1.Pod{}}
+	for i := range n {
+		pod := onePod(func(p *corev1.Pod) { p.Name, p.UID = fmt.Sprintf("web-%d", i), types.UID(fmt.Sprintf("pod-uid-%d", i)) })
+		many.pods[string(pod.UID)] = pod
+		many.items = append(many.items, w.jobs.Begin(w.execution(), []*corev1.Pod{pod})...)
+	}
+	return many
+}
+
+// pass lets every item be looked at, and forgets what came of it if the pass dies.
+func (m *someJobs) pass(dies bool) {
+	m.t.Helper()
+	x := m.execution()
+	x.Pod = func(uid string) *corev1.Pod { return m.pods[uid] }
+	for i, item := range m.items {
+		if item.State != v1alpha1.EvidencePending {
+			continue
+		}
+		item, err := m.jobs.Collect(m.t.Context(), x, item)
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		if !dies {
+			m.items[i] = item
+		}
+	}
+	synctest.Wait()
+	time.Sleep(2 * time.Second)
+}
+
+// running are the jobs that have not ended.
+func (m *someJobs) running() []batchv1.Job {
+	m.t.Helper()
+	var jobs batchv1.JobList
+	if err := m.c.List(m.t.Context(), &jobs); err != nil {
+		m.t.Fatal(err)
+	}
+	out := []batchv1.Job{}
+	for _, job := range jobs.Items {
+		if len(job.Status.Conditions) == 0 {
+			out = append(out, job)
+		}
+	}
+	return out
+}
+
+func (m *someJobs) count() map[v1alpha1.EvidenceState]int {
+	out := map[v1alpha1.EvidenceState]int{}
+	for _, item := range m.items {
+		out[item.State]++
+	}
+	return out
+}
+
+// end ends jobs as the Job controller does.
+func (m *someJobs) end(jobs []batchv1.Job) {
+	m.t.Helper()
+	for i := range jobs {
+		jobs[i].Status.Conditions = []batchv1.JobCondition{{Type: batchv1.JobComplete, Status: corev1.ConditionTrue}}
+		if err := m.c.Status().Update(m.t.Context(), &jobs[i]); err != nil {
+			m.t.Fatal(err)
+		}
+	}
+}
+
+// However long the others take, an item has all of its own time once its turn has come, and no pass starts more than may run, not even one after another that died.
+func TestJobsWaitForTheirTurn(t *testing.T) {
+	order := tool
+	order.MaxParallel = 2
+	withJob(t, order, func(w *jobWorld) {
+		m := manyPods(w, 5)
+		for turn, want := range []int{2, 2, 1} {
+			m.pass(true)
+			m.pass(true)
+			m.pass(false)
+			running := m.running()
+			if len(running) != want {
+				t.Fatalf("in turn %d %d jobs run, want %d", turn, len(running), want)
+			}
+			for _, item := range m.items[min(2*turn+2, 5):] {
+				if !item.Deadline.IsZero() || item.Message != "waits for its turn: the ContainmentPolicy lets this job run for 2 pods at a time" {
+					t.Errorf("in turn %d %s waits until %s: %q", turn, item.ID, item.Deadline, item.Message)
+				}
+			}
+			time.Sleep(290 * time.Second)
+			m.pass(false)
+			for _, item := range m.items[2*turn : min(2*turn+2, 5)] {
+				if left := time.Until(item.Deadline.Time); item.State != v1alpha1.EvidencePending || left < 50*time.Second {
+					t.Errorf("in turn %d %s is %s, %q, with %s left", turn, item.ID, item.State, item.Message, left)
+				}
+			}
+			m.end(running)
+		}
+		m.pass(false)
+		if got := m.count(); got[v1alpha1.EvidenceGap] != 5 { // they ended without a pod; what counts is that all of them were run
+			t.Errorf("in the end: %v", got)
+		}
+	})
+}
+
+func TestJobsOfAllIncidents(t *testing.T) {
+	withJob(t, tool, func(w *jobWorld) {
+		w.jobs.AtOnce = 3
+		m := manyPods(w, 3)
+		other := &v1alpha1.Incident{ObjectMeta: metav1.ObjectMeta{Namespace: "soc", Name: "inc-2", UID: "other-uid"}}
+		for _, id := range []string{"job-mem-a", "job-mem-b"} {
+			if err := w.c.Create(t.Context(), jobFor(other, id, tool, onePod())); err != nil {
+				t.Fatal(err)
+			}
+		}
+		m.pass(false)
+		m.pass(false)
+		if got := m.running(); len(got) != 3 || m.items[1].Message != "waits for its turn: the operator runs 3 evidence jobs at a time for all Incidents together" {
+			t.Errorf("%d jobs run, and the second item says %q", len(got), m.items[1].Message)
+		}
+		// Nobody ends jobs any more: those that should have ended long ago take up no room.
+		time.Sleep(10 * time.Minute)
+		m.pass(false)
+		if got := m.running(); len(got) != 5 || m.items[0].State != v1alpha1.EvidenceGap {
+			t.Errorf("%d jobs run, and the first item is %s", len(got), m.items[0].State)
+		}
+	})
+}
+
+// That it waits for its turn does not keep an item that cannot be started from becoming a gap.
+func TestJobsThatWaitedAndCannotBeStarted(t *testing.T) {
+	withJob(t, tool, func(w *jobWorld) {
+		w.jobs.AtOnce = 1
+		other := jobFor(&v1alpha1.Incident{ObjectMeta: metav1.ObjectMeta{UID: "other-uid"}}, "job-mem-a", tool, onePod())
+		if err := w.c.Create(t.Context(), other); err != nil {
+			t.Fatal(err)
+		}
+		w.passes(2)
+		if !w.item.Deadline.IsZero() {
+			t.Fatalf("item %+v does not wait for its turn", w.item)
+		}
+		w.fail = func(client.Object) error { return errors.New("exceeded quota") }
+		time.Sleep(10 * time.Minute)
+		w.untilSettled("exceeded quota")
+		if w.item.State != v1alpha1.EvidenceGap || !strings.Contains(w.item.Message, "exceeded quota") {
+			t.Errorf("item is %s: %q", w.item.State, w.item.Message)
+		}
+	})
 }
 
 func TestJobsInADryRun(t *testing.T) {

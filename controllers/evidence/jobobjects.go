@@ -25,6 +25,9 @@ const (
 	// JobLabel is on the Job of an item, its pod and its NetworkPolicy. Its value is that of the item, of which the name is made.
 	JobLabel = "containment.cofferdam.dev/evidence-job"
 
+	// toolLabel is on the Job of an item, and says which job of the standing orders it is.
+	toolLabel = "containment.cofferdam.dev/evidence-tool"
+
 	// jobContainer is the only container of a job's pod.
 	jobContainer = "tool"
 	// jobMargin is what an item takes besides the tool itself: to start it and to read what it printed.
@@ -95,7 +98,7 @@ func jobPolicy(inc *v1alpha1.Incident, itemID string, order v1alpha1.EvidenceJob
 
 // jobFor is the Job that runs the tool once, on the pod's node whatever that node is tainted with: it may be cordoned because of the incident.
 func jobFor(inc *v1alpha1.Incident, itemID string, order v1alpha1.EvidenceJob, pod *corev1.Pod) *batchv1.Job {
-	limit := int64(seconds(order.DeadlineSeconds, defaultJobSeconds).Seconds())
+	limit := int64(order.DeadlineSeconds)
 	meta := jobMeta(inc, itemID)
 	job := &batchv1.Job{ObjectMeta: meta, Spec: batchv1.JobSpec{
 		Parallelism: new(int32(1)), Completions: new(int32(1)), BackoffLimit: new(int32(0)), ActiveDeadlineSeconds: new(limit + jobGrace),
@@ -118,6 +121,7 @@ func jobFor(inc *v1alpha1.Incident, itemID string, order v1alpha1.EvidenceJob, p
 			},
 		},
 	}}
+	job.Labels[toolLabel] = order.Name // not on the pod, whose labels are a copy
 	secure(&job.Spec.Template.Spec, order.Access)
 	return job
 }

@@ -1,7 +1,6 @@
 package evidence
 
 import (
-	"cmp"
 	"context"
 	"time"
 
@@ -10,11 +9,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
-)
-
-const (
-	defaultLogBytes   = 64 << 20
-	defaultLogSeconds = 600
 )
 
 // LogsID is the ID of the logs item of a pod.
@@ -34,7 +28,7 @@ func (l *Logs) About() About {
 	return About{
 		Type: v1alpha1.EvidenceLogs, Needs: "the kubelet of the pod's node, through the API server", Alters: "nothing",
 		Deadline: func(o v1alpha1.EvidenceOrders) time.Duration {
-			return seconds(o.Logs.DeadlineSeconds, defaultLogSeconds)
+			return seconds(o.Logs.DeadlineSeconds)
 		},
 	}
 }
@@ -68,7 +62,7 @@ func (l *Logs) Collect(_ context.Context, x *Execution, item v1alpha1.EvidenceIt
 	if x.Sink == nil {
 		return noStore(x, item), nil
 	}
-	run := logRun{source: l.source, sink: x.Sink, incidentUID: string(x.Incident.UID), item: item, maxBytes: cmp.Or(x.Orders.Logs.MaxBytes, defaultLogBytes)}
+	run := logRun{source: l.source, sink: x.Sink, incidentUID: string(x.Incident.UID), item: item, maxBytes: x.Orders.Logs.MaxBytes}
 	return inTheBackground(x, item, func(ctx context.Context, a attempt) Result {
 		run.attempt = a
 		return run.do(ctx)

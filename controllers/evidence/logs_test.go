@@ -31,6 +31,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
+	"cofferdam.dev/cofferdam/controllers/containmentpolicy"
 	"cofferdam.dev/cofferdam/controllers/store"
 )
 
@@ -207,10 +208,15 @@ type logWorld struct {
 	item   v1alpha1.EvidenceItem
 }
 
+// effective are the orders as collectors get them.
+func effective(orders v1alpha1.EvidenceOrders) v1alpha1.EvidenceOrders {
+	return containmentpolicy.Effective(v1alpha1.ContainmentPolicySpec{Evidence: orders}).Evidence
+}
+
 func (w *logWorld) execution() *Execution {
 	return &Execution{
 		Incident: &v1alpha1.Incident{ObjectMeta: metav1.ObjectMeta{Namespace: "soc", Name: "inc-1", UID: "inc-uid"}},
-		Orders:   w.orders, Sink: w.sink, Background: w.b, Now: time.Now(),
+		Orders:   effective(w.orders), Sink: w.sink, Background: w.b, Now: time.Now(),
 	}
 }
 
@@ -337,7 +343,7 @@ func TestLogsBegin(t *testing.T) {
 		"skipped by the": {v1alpha1.LogOrders{Collect: v1alpha1.Skip}, 0, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			x := &Execution{Now: now, Orders: v1alpha1.EvidenceOrders{Logs: tc.orders}}
+			x := &Execution{Now: now, Orders: effective(v1alpha1.EvidenceOrders{Logs: tc.orders})}
 			got := NewLogs(nil).Begin(x, []*corev1.Pod{onePod()})
 			if tc.skipped {
 				if len(got) > 0 {
@@ -1229,7 +1235,8 @@ func TestLogsInTheRealStore(t *testing.T) {
 	if app := index.Logs[0]; app.Lines != 1_000_000 || app.Truncated || app.Incomplete {
 		t.Errorf("app = %+v, want a million lines", app)
 	}
-	if cut := index.Logs[1]; cut.Bytes != defaultLogBytes || !cut.Truncated {
+	defaultBytes := w.execution().Orders.Logs.MaxBytes
+	if cut := index.Logs[1]; cut.Bytes != defaultBytes || !cut.Truncated {
 		t.Errorf("endless = %+v, want it cut at 64 MiB", cut)
 	}
 	keys, err := st.Keys(t.Context(), "incidents/inc-uid/items/")
@@ -1246,7 +1253,7 @@ func TestLogsInTheRealStore(t *testing.T) {
 	if got, want := logs["container/app/current.log"], strings.Repeat(string(line), 1_000_000); got != want {
 		t.Errorf("the log of a million lines is another one, of %d bytes", len(got))
 	}
-	if got := logs["container/endless/current.log"]; len(got) != defaultLogBytes {
+	if got := logs["container/endless/current.log"]; int64(len(got)) != defaultBytes {
 		t.Errorf("the log without an end has %d bytes", len(got))
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -20,7 +19,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
-	"cofferdam.dev/cofferdam/controllers/measure"
 )
 
 // +kubebuilder:rbac:groups="",resources=events,verbs=list
@@ -116,59 +114,6 @@ func unreadable(ctx context.Context, apiVersion string, err error) bool {
 // RecordName is the name of the ConfigMap that keeps a pod's record.
 func RecordName(inc *v1alpha1.Incident, podUID string) string {
 	return fmt.Sprintf("evidence-%s-%s", inc.UID, shortHash(podUID))
-}
-
-// ConfigMapFor packs a record into an immutable ConfigMap of the operator's namespace, out of reach of the namespace that it is about. It has no
-// owner reference: evidence outlives the Incident.
-func ConfigMapFor(inc *v1alpha1.Incident, namespace string, record *Record) (*corev1.ConfigMap, error) {
-	raw, err := json.Marshal(record)
-	if err != nil {
-		return nil, fmt.Errorf("encoding the record of Pod %s/%s: %w", record.Pod.Namespace, record.Pod.Name, err)
-	}
-	packed, err := pack(raw)
-	if err != nil {
-		return nil, fmt.Errorf("compressing the record of Pod %s/%s: %w", record.Pod.Namespace, record.Pod.Name, err)
-	}
-	labels := measure.OwnedLabels(inc)
-	labels[v1alpha1.EvidenceLabel] = "manifests"
-	return &corev1.ConfigMap{
-		ObjectMeta: metav1.ObjectMeta{
-			Namespace: namespace, Name: RecordName(inc, string(record.Pod.UID)), Labels: labels, Annotations: measure.OwnedAnnotations(inc),
-		},
-		Immutable:  new(true),
-		BinaryData: map[string][]byte{manifestsKey: packed},
-	}, nil
-}
-
-// Unpack reads a record that fits into one ConfigMap. ReadRecord reads those of any size.
-func Unpack(cm *corev1.ConfigMap) (*Record, error) {
-	document, err := unpackDocument(cm.BinaryData[manifestsKey])
-	if err != nil {
-		return nil, fmt.Errorf("unpacking ConfigMap %s/%s: %w", cm.Namespace, cm.Name, err)
-	}
-	var record Record
-	if err := json.Unmarshal(document, &record); err != nil {
-		return nil, fmt.Errorf("reading the record in ConfigMap %s/%s: %w", cm.Namespace, cm.Name, err)
-	}
-	return &record, nil
-}
-
-// TooLarge reports whether the record does not fit into a ConfigMap.
-func TooLarge(cm *corev1.ConfigMap) bool { return len(cm.BinaryData[manifestsKey]) > maxRecord }
-
-// StoredItem is the evidence item for a record that was read back from the API server: the digest is of what is stored, not of what was meant to be.
-func StoredItem(cm *corev1.ConfigMap, pod v1alpha1.ObjectRef, now time.Time) v1alpha1.EvidenceItem {
-	sum := sha256.Sum256(cm.BinaryData[manifestsKey])
-	return v1alpha1.EvidenceItem{
-		ID:       ManifestsID(pod.UID),
-		Type:     v1alpha1.EvidenceManifests,
-		Subject:  pod,
-		Pods:     []string{pod.UID},
-		State:    v1alpha1.EvidenceCollected,
-		Location: fmt.Sprintf("ConfigMap %s/%s", cm.Namespace, cm.Name),
-		Digest:   "sha256:" + hex.EncodeToString(sum[:]),
-		TakenAt:  metav1.NewTime(now),
-	}
 }
 
 // ManifestsID is the ID of the manifests item of a pod.

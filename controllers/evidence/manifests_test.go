@@ -1,23 +1,17 @@
 package evidence
 
 import (
-	"bytes"
-	"compress/gzip"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
-	"io"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
-	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
+	"cofferdam.dev/cofferdam/controllers/measure"
 )
 
 var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -33,52 +27,25 @@ func recordedPod() *corev1.Pod {
 	}
 }
 
-func unpack(t *testing.T, cm *corev1.ConfigMap) *Record {
+// oldRecord is the ConfigMap of a record as it was made before there were indexes, and the digest that status had of it.
+func oldRecord(t *testing.T, record *Record) (cm *corev1.ConfigMap, digest string) {
 	t.Helper()
-	zip, err := gzip.NewReader(bytes.NewReader(cm.BinaryData[manifestsKey]))
+	raw, err := json.Marshal(record)
 	if err != nil {
 		t.Fatal(err)
 	}
-	raw, err := io.ReadAll(zip)
+	packed, err := pack(raw)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var out Record
-	if err := json.Unmarshal(raw, &out); err != nil {
-		t.Fatal(err)
-	}
-	return &out
-}
-
-func TestConfigMapForRoundTrip(t *testing.T) {
-	record := &Record{
-		Pod:             recordedPod(),
-		Owners:          []json.RawMessage{json.RawMessage(`{"kind":"ReplicaSet"}`)},
-		Events:          []corev1.Event{{Reason: "Started"}},
-		NetworkPolicies: []*networkingv1.NetworkPolicy{{ObjectMeta: metav1.ObjectMeta{Name: "allow-all"}}},
-	}
-	cm, err := ConfigMapFor(incident(), "cofferdam-system", record)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(record, unpack(t, cm)); diff != "" {
-		t.Errorf("what comes back (-want +got):\n%s", diff)
-	}
-	want := metav1.ObjectMeta{
-		Namespace: "cofferdam-system", Name: RecordName(incident(), "pod-uid"),
-		Labels:      map[string]string{"app.kubernetes.io/managed-by": "cofferdam", v1alpha1.IncidentUIDLabel: "inc-uid", v1alpha1.EvidenceLabel: "manifests"},
-		Annotations: map[string]string{v1alpha1.IncidentAnnotation: "soc/inc-1"},
-	}
-	if diff := cmp.Diff(want, cm.ObjectMeta); diff != "" {
-		t.Errorf("metadata (-want +got):\n%s", diff)
-	}
-	if cm.Immutable == nil || !*cm.Immutable {
-		t.Error("the ConfigMap is not immutable")
-	}
-	again, err := ConfigMapFor(incident(), "cofferdam-system", record)
-	if err != nil || !bytes.Equal(cm.BinaryData[manifestsKey], again.BinaryData[manifestsKey]) {
-		t.Errorf("packing the same record again gives other bytes (%v)", err)
-	}
+	labels := measure.OwnedLabels(incident())
+	labels[v1alpha1.EvidenceLabel] = "manifests"
+	return &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: operatorNamespace, Name: RecordName(incident(), string(record.Pod.UID)), Labels: labels, Annotations: measure.OwnedAnnotations(incident()),
+		},
+		Immutable: new(true), BinaryData: map[string][]byte{manifestsKey: packed},
+	}, digestOf(packed)
 }
 
 func TestRecordName(t *testing.T) {
@@ -89,41 +56,6 @@ func TestRecordName(t *testing.T) {
 	inc.UID = "other"
 	if a, b := RecordName(incident(), "u1"), RecordName(inc, "u1"); a == b {
 		t.Errorf("two Incidents share the name %s", a)
-	}
-}
-
-func TestTooLarge(t *testing.T) {
-	cases := map[string]struct {
-		size int
-		want bool
-	}{
-		"nothing":     {},
-		"at the edge": {size: maxRecord},
-		"a byte more": {size: maxRecord + 1, want: true},
-	}
-	for name, tc := range cases {
-		t.Run(name, func(t *testing.T) {
-			cm := &corev1.ConfigMap{BinaryData: map[string][]byte{manifestsKey: make([]byte, tc.size)}}
-			if got := TooLarge(cm); got != tc.want {
-				t.Errorf("TooLarge() = %v, want %v", got, tc.want)
-			}
-		})
-	}
-}
-
-// The digest is of what the API server has stored, even if it is not what was meant.
-func TestStoredItem(t *testing.T) {
-	ref := v1alpha1.ObjectRef{Kind: "Pod", Namespace: "shop", Name: "web-1", UID: "pod-uid"}
-	stored := &corev1.ConfigMap{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "cofferdam-system", Name: "evidence-1"}, BinaryData: map[string][]byte{manifestsKey: []byte("stored")},
-	}
-	sum := sha256.Sum256([]byte("stored"))
-	want := v1alpha1.EvidenceItem{
-		ID: "manifests-pod-uid", Type: v1alpha1.EvidenceManifests, Subject: ref, Pods: []string{"pod-uid"}, State: v1alpha1.EvidenceCollected,
-		Location: "ConfigMap cofferdam-system/evidence-1", Digest: "sha256:" + hex.EncodeToString(sum[:]), TakenAt: metav1.NewTime(now),
-	}
-	if diff := cmp.Diff(want, StoredItem(stored, ref, now)); diff != "" {
-		t.Errorf("StoredItem() (-want +got):\n%s", diff)
 	}
 }
 

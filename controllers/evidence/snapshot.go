@@ -1,7 +1,6 @@
 package evidence
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -45,7 +44,7 @@ func (VolumeSnapshots) About() About {
 		Needs:  "a CSI driver with snapshots, the API snapshot.storage.k8s.io with its controller, and a VolumeSnapshotClass; for volume groups also the API groupsnapshot.storage.k8s.io and a VolumeGroupSnapshotClass",
 		Alters: "creates VolumeSnapshots in the pods' namespaces; claims that are snapshotted as a group carry a label meanwhile. The volumes are not written",
 		Deadline: func(orders v1alpha1.EvidenceOrders) time.Duration {
-			return snapshotDeadline(orders)
+			return seconds(orders.SnapshotDeadlineSeconds)
 		},
 	}
 }
@@ -92,11 +91,6 @@ func collectOne(ctx context.Context, x *Execution, item v1alpha1.EvidenceItem) (
 		return observed, err
 	}
 	return observed, nil
-}
-
-// snapshotDeadline is how long a snapshot may take; policies from before the field had a default have zero.
-func snapshotDeadline(orders v1alpha1.EvidenceOrders) time.Duration {
-	return time.Duration(cmp.Or(orders.SnapshotDeadlineSeconds, 600)) * time.Second
 }
 
 func snapshotsOf(x *Execution) *Snapshots {
@@ -164,7 +158,7 @@ func (s *Snapshots) Begin(claim client.ObjectKey, pods []string) v1alpha1.Eviden
 	item := v1alpha1.EvidenceItem{
 		ID: SnapshotID(claim), Type: v1alpha1.EvidenceVolumeSnapshot, Pods: pods, State: v1alpha1.EvidencePending,
 		Subject:  v1alpha1.ObjectRef{Kind: "PersistentVolumeClaim", Namespace: claim.Namespace, Name: claim.Name},
-		Deadline: metav1.NewTime(s.Now.Add(snapshotDeadline(s.Orders))),
+		Deadline: metav1.NewTime(s.Now.Add(seconds(s.Orders.SnapshotDeadlineSeconds))),
 	}
 	if s.Orders.VolumeSnapshots == v1alpha1.SnapshotSkip {
 		return gap(item, "the ContainmentPolicy skips volume snapshots")

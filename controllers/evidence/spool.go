@@ -23,7 +23,7 @@ import (
 	"cofferdam.dev/cofferdam/controllers/measure"
 )
 
-// +kubebuilder:rbac:groups="",namespace=cofferdam-system,resources=configmaps,verbs=get;list;create
+// +kubebuilder:rbac:groups="",namespace=cofferdam-system,resources=configmaps,verbs=get;list;create;update
 
 // Media types of what is spooled.
 const (
@@ -35,6 +35,9 @@ const (
 
 // SpoolLabel has the same value on every part of one spooled document: the beginning of the document's digest.
 const SpoolLabel = "containment.cofferdam.dev/evidence-document"
+
+// spooledAgainAnnotation is on chunks of a pass that died, and says when another pass has begun to use them.
+const spooledAgainAnnotation = "containment.cofferdam.dev/spooled-again"
 
 const (
 	// spoolIndexKey is the key of the index in its ConfigMap.
@@ -54,6 +57,8 @@ var (
 	ErrSpoolGone = errors.New("the spooled evidence is gone")
 	// ErrSpoolDamaged says that a spooled document is not what was spooled.
 	ErrSpoolDamaged = errors.New("the spooled evidence is damaged")
+	// ErrTooLarge says that a document cannot be spooled, however often that is tried.
+	ErrTooLarge = errors.New("it is larger than can be kept")
 )
 
 // spoolIndex says what was spooled.
@@ -82,8 +87,11 @@ func SurroundingsName(inc *v1alpha1.Incident, namespace string) string {
 // in which they are returned. The last one has the given name and is the index: there is no document before it is there, and the first index there is stands (see WriteSpool). A document that fits has no
 // other. None has an owner reference: evidence outlives the Incident.
 func SpoolObjects(inc *v1alpha1.Incident, operatorNamespace, name, mediaType string, document []byte) ([]*corev1.ConfigMap, error) {
-	if len(document) == 0 || len(document) > maxDocument {
-		return nil, fmt.Errorf("spooling %s: a document of %d bytes cannot be spooled, at least 1 and at most %d can", name, len(document), maxDocument)
+	switch {
+	case len(document) == 0:
+		return nil, fmt.Errorf("spooling %s: there is nothing to spool", name)
+	case len(document) > maxDocument:
+		return nil, fmt.Errorf("%w: it has %d bytes, and at most %d can be kept", ErrTooLarge, len(document), maxDocument)
 	}
 	packed, err := pack(document)
 	if err != nil {
@@ -164,23 +172,41 @@ func WriteSpool(ctx context.Context, c client.Client, objects []*corev1.ConfigMa
 			return nil, fmt.Errorf("reading ConfigMap %s: %w", key, err)
 		}
 	}
-	for _, want := range objects {
-		got := want.DeepCopy()
-		err := c.Create(ctx, got)
-		if apierrors.IsAlreadyExists(err) {
-			err = c.Get(ctx, client.ObjectKeyFromObject(want), got)
-		}
-		switch {
-		case err != nil:
-			return nil, fmt.Errorf("creating ConfigMap %s: %w", client.ObjectKeyFromObject(want), err)
-		case want == index:
-			return got, nil
-		case !bytes.Equal(got.BinaryData[chunkKey], want.BinaryData[chunkKey]):
-			// The name has the digest in it, so nobody has this by accident.
-			return nil, fmt.Errorf("creating ConfigMap %s: there is one with another content: %w", client.ObjectKeyFromObject(want), ErrSpoolDamaged)
+	for _, chunk := range objects[:len(objects)-1] {
+		if err := writeChunk(ctx, c, chunk); err != nil {
+			return nil, fmt.Errorf("creating ConfigMap %s: %w", client.ObjectKeyFromObject(chunk), err)
 		}
 	}
-	return nil, nil // not reached: the index is the last one
+	got := index.DeepCopy()
+	err := c.Create(ctx, got)
+	if apierrors.IsAlreadyExists(err) {
+		err = c.Get(ctx, key, got)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("creating ConfigMap %s: %w", key, err)
+	}
+	return got, nil
+}
+
+// writeChunk creates a chunk, or takes over one that a pass has left that died. That one is marked: whoever has found before that nothing leads to it, and is about to remove it, removes another version.
+func writeChunk(ctx context.Context, c client.Client, want *corev1.ConfigMap) error {
+	err := c.Create(ctx, want.DeepCopy())
+	if !apierrors.IsAlreadyExists(err) {
+		return err
+	}
+	var got corev1.ConfigMap
+	if err := c.Get(ctx, client.ObjectKeyFromObject(want), &got); err != nil {
+		return err
+	}
+	if !bytes.Equal(got.BinaryData[chunkKey], want.BinaryData[chunkKey]) {
+		// The name has the digest in it, so nobody has this by accident.
+		return fmt.Errorf("there is one with another content: %w", ErrSpoolDamaged)
+	}
+	if got.Annotations == nil {
+		got.Annotations = map[string]string{}
+	}
+	got.Annotations[spooledAgainAnnotation] = time.Now().UTC().Format(time.RFC3339Nano)
+	return c.Update(ctx, &got)
 }
 
 // ReadSpool returns the document that was spooled under the name, once all its digests have been checked. The error is ErrSpoolGone or ErrSpoolDamaged when there is no more to be had; with any other it
@@ -291,26 +317,19 @@ func unpackDocument(packed []byte) ([]byte, error) {
 	return document, nil
 }
 
-// SpoolParts returns the ConfigMaps that a spooled document consists of, in the order in which they are to be deleted once the document is elsewhere: the index first, because chunks without an index are
-// nothing, but an index without chunks is a loss.
-func SpoolParts(index *corev1.ConfigMap) ([]client.ObjectKey, error) {
-	read, err := indexOf(index)
-	if err != nil {
-		return nil, err
-	}
-	out := []client.ObjectKey{client.ObjectKeyFromObject(index)}
-	for _, chunk := range read.Chunks {
-		out = append(out, client.ObjectKey{Namespace: index.Namespace, Name: chunk.Name})
-	}
-	return out, nil
-}
-
-// SweepSpool lists the chunks, created before the given time, that no index belongs to: what was left by a crash. They are labelled and harmless; deleting them is the caller's decision. Only metadata is
-// read. The time has to leave whoever is writing one enough to come to the index.
-func SweepSpool(ctx context.Context, r client.Reader, operatorNamespace string, before time.Time) ([]metav1.PartialObjectMetadata, error) {
-	var chunks []metav1.PartialObjectMetadata
+// SweepSpool lists the chunks of an Incident, written before the given time, that no index belongs to: what was left by passes that died. Those of the documents whose digests are given are left out: whoever
+// knows of a document may still want its parts, even if its index is lost. Only metadata is read. The time has to leave whoever is writing a document enough to come to its index. A chunk may be removed only
+// in the version that is listed.
+func SweepSpool(ctx context.Context, r client.Reader, operatorNamespace, incidentUID string, before time.Time, known ...string) ([]metav1.PartialObjectMetadata, error) {
 	whole := map[string]bool{}
+	for _, digest := range known {
+		if text := strings.TrimPrefix(digest, "sha256:"); len(text) == sha256.Size*2 {
+			whole[documentLabel(digest)] = true
+		}
+	}
+	var chunks []metav1.PartialObjectMetadata
 	opts := &client.ListOptions{Namespace: operatorNamespace, Limit: spoolPage}
+	client.MatchingLabels{v1alpha1.IncidentUIDLabel: incidentUID}.ApplyToList(opts)
 	client.HasLabels{SpoolLabel, v1alpha1.EvidenceLabel}.ApplyToList(opts)
 	for {
 		var page metav1.PartialObjectMetadataList
@@ -322,8 +341,8 @@ func SweepSpool(ctx context.Context, r client.Reader, operatorNamespace string, 
 			cm := &page.Items[i]
 			switch {
 			case cm.Labels[v1alpha1.EvidenceLabel] != chunkKind:
-				whole[cm.Labels[v1alpha1.IncidentUIDLabel]+"/"+cm.Labels[SpoolLabel]] = true
-			case cm.CreationTimestamp.Time.Before(before):
+				whole[cm.Labels[SpoolLabel]] = true
+			case writtenAt(cm).Before(before):
 				chunks = append(chunks, *cm)
 			}
 		}
@@ -331,9 +350,15 @@ func SweepSpool(ctx context.Context, r client.Reader, operatorNamespace string, 
 			break
 		}
 	}
-	return slices.DeleteFunc(chunks, func(cm metav1.PartialObjectMetadata) bool {
-		return whole[cm.Labels[v1alpha1.IncidentUIDLabel]+"/"+cm.Labels[SpoolLabel]]
-	}), nil
+	return slices.DeleteFunc(chunks, func(cm metav1.PartialObjectMetadata) bool { return whole[cm.Labels[SpoolLabel]] }), nil
+}
+
+// writtenAt is when a chunk was written, or taken over.
+func writtenAt(cm *metav1.PartialObjectMetadata) time.Time {
+	if again, err := time.Parse(time.RFC3339Nano, cm.Annotations[spooledAgainAnnotation]); err == nil && again.After(cm.CreationTimestamp.Time) {
+		return again
+	}
+	return cm.CreationTimestamp.Time
 }
 
 // SpooledItem is the pending item for a document whose index was read back from the API server. Its digest and size are of the document, and are what the store has to confirm.
@@ -355,7 +380,7 @@ func SpooledItem(index *corev1.ConfigMap, id string, kind v1alpha1.EvidenceType,
 	}, nil
 }
 
-// RecordObjects packs the record of a pod for WriteSpool. A record that fits into one ConfigMap looks there as it does in one that ConfigMapFor makes.
+// RecordObjects packs the record of a pod for WriteSpool.
 func RecordObjects(inc *v1alpha1.Incident, operatorNamespace string, record *Record, opts ...Option) ([]*corev1.ConfigMap, error) {
 	document, err := Encode(record, opts...)
 	if err != nil {

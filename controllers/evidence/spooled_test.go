@@ -139,17 +139,14 @@ func TestCollectSpooled(t *testing.T) {
 }
 
 func TestCollectManifests(t *testing.T) {
-	old, err := ConfigMapFor(incident(), operatorNamespace, &Record{Pod: recordedPod()})
-	if err != nil {
-		t.Fatal(err)
-	}
+	old, packedDigest := oldRecord(t, &Record{Pod: recordedPod()})
 	ref := v1alpha1.ObjectRef{Kind: "Pod", Namespace: "shop", Name: "web-1", UID: "pod-uid"}
-	byPacked := StoredItem(old, ref, now) // an item of before, whose digest is of the compressed record
-	byPacked.State = v1alpha1.EvidencePending
 	byDocument, err := SpooledItem(old, ManifestsID("pod-uid"), v1alpha1.EvidenceManifests, ref, nil, now)
 	if err != nil {
 		t.Fatal(err)
 	}
+	byPacked := byDocument // an item of before, whose digest is of the compressed record
+	byPacked.Digest, byPacked.Size = packedDigest, 0
 	for name, item := range map[string]v1alpha1.EvidenceItem{"by the digest of the document": byDocument, "by the digest of the compressed document": byPacked} {
 		t.Run(name, func(t *testing.T) {
 			sink := &memorySink{}

@@ -82,7 +82,7 @@ func (s *scope) acceptable(ctx context.Context) ([]v1alpha1.ResolvedTarget, erro
 // governed finds the policy. Once something is held the copy in status stays in force, so that editing a policy never weakens containment.
 func (s *scope) governed(ctx context.Context) error {
 	if s.holds() && s.incident.Status.Policy != nil {
-		s.policy = s.incident.Status.Policy.Spec
+		s.policy = containmentpolicy.Effective(s.incident.Status.Policy.Spec) // it may be from before a field had its default
 		return nil
 	}
 	var ns corev1.Namespace

@@ -14,6 +14,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
+	"cofferdam.dev/cofferdam/controllers/containmentpolicy"
 	"cofferdam.dev/cofferdam/controllers/custody"
 	"cofferdam.dev/cofferdam/controllers/evidence"
 	"cofferdam.dev/cofferdam/controllers/store"
@@ -68,6 +69,8 @@ type book struct {
 	audits map[v1alpha1.Goal]*audit
 	// warning says what else went wrong, such as a time-stamp authority that did not answer.
 	warning string
+	// swept is when what was left of documents was looked for last, or when the Incident was seen first.
+	swept time.Time
 }
 
 func (b *Books) of(name types.NamespacedName, uid types.UID) *book {
@@ -290,7 +293,7 @@ func (s *scope) owner() types.NamespacedName {
 // orders are the evidence orders in force.
 func (s *scope) orders() v1alpha1.EvidenceOrders {
 	if p := s.incident.Status.Policy; p != nil {
-		return p.Spec.Evidence
+		return containmentpolicy.Effective(p.Spec).Evidence
 	}
 	return s.policy.Evidence
 }

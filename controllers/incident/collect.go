@@ -98,7 +98,8 @@ func (s *scope) recordPod(ctx context.Context, p *v1alpha1.PodStatus, pod *corev
 	}
 	objects, err := evidence.RecordObjects(s.incident, s.OperatorNamespace, record)
 	if err != nil {
-		return err
+		return s.unlessTooLarge(err, evidence.GapItem(evidence.ManifestsID(p.UID), v1alpha1.EvidenceManifests, podRef(p), []string{p.UID},
+			fmt.Sprintf("the record of Pod %s/%s, with its owners, events and policies, is not kept: %s", p.Namespace, p.Name, err)))
 	}
 	return s.spool(ctx, objects, fmt.Sprintf("record the manifests, owners, events and policies of Pod %s/%s", p.Namespace, p.Name), func(index *corev1.ConfigMap) (v1alpha1.EvidenceItem, error) {
 		return evidence.SpooledItem(index, evidence.ManifestsID(p.UID), v1alpha1.EvidenceManifests, podRef(p), []string{p.UID}, s.now.Time)
@@ -150,11 +151,12 @@ func (s *scope) recordNamespace(ctx context.Context, ns, id string, pods []*core
 	if err != nil {
 		return err
 	}
+	subject := v1alpha1.ObjectRef{Kind: "Namespace", Name: ns}
 	objects, err := evidence.SurroundingsObjects(s.incident, s.OperatorNamespace, surroundings)
 	if err != nil {
-		return err
+		return s.unlessTooLarge(err, evidence.GapItem(id, v1alpha1.EvidenceSurroundings, subject, nil,
+			fmt.Sprintf("the record of what is around the pods of namespace %s is not kept: %s", ns, err)))
 	}
-	subject := v1alpha1.ObjectRef{Kind: "Namespace", Name: ns}
 	return s.spool(ctx, objects, "record what is around the pods of namespace "+ns, func(index *corev1.ConfigMap) (v1alpha1.EvidenceItem, error) {
 		item, err := evidence.SpooledItem(index, id, v1alpha1.EvidenceSurroundings, subject, nil, s.now.Time)
 		if s.firstPod(func(p v1alpha1.PodStatus) bool { return p.Namespace == ns && p.Handling != v1alpha1.HandlingPending }) != nil {
@@ -162,6 +164,15 @@ func (s *scope) recordNamespace(ctx context.Context, ns, id string, pods []*core
 		}
 		return item, err
 	})
+}
+
+// unlessTooLarge returns the error, unless it is that a document is too large, which does not change when it is tried again: that is declared as a gap.
+func (s *scope) unlessTooLarge(err error, gap v1alpha1.EvidenceItem) error {
+	if !errors.Is(err, evidence.ErrTooLarge) {
+		return err
+	}
+	s.addItem(gap)
+	return nil
 }
 
 // podsIn are the live pods of the Incident in a namespace; known says whether it has, or had, any there.

@@ -121,6 +121,7 @@ func (s *scope) run(ctx context.Context) error {
 	}
 	// The ledger comes after containment, which waits for nothing, and before all that is destructive.
 	s.keepBooks()
+	s.sweepSpool(ctx)
 	// A volume that cannot be read keeps its item pending, and that holds back whatever would destroy it.
 	return errors.Join(s.collect(ctx), inOrder(ctx, s.recover, s.close))
 }

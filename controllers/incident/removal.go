@@ -84,7 +84,7 @@ func (s *scope) mayRemove(ctx context.Context) (bool, error) {
 		left = left || item.State != v1alpha1.EvidenceRemoved
 	}
 	retention := s.orders().Retention
-	if !left || approval.Missing(s.incident, v1alpha1.RemoveStage, s.next.RemovalDigest, removalApprovals(retention)) != "" {
+	if !left || approval.Missing(s.incident, v1alpha1.RemoveStage, s.next.RemovalDigest, retention.RequiredApprovals) != "" {
 		return false, nil
 	}
 	unguarded, err := approval.Guarded(ctx, s.Client)
@@ -99,14 +99,6 @@ func (s *scope) mayRemove(ctx context.Context) (bool, error) {
 		return false, nil
 	}
 	return true, nil
-}
-
-// removalApprovals is how many people have to approve; the API's default where the standing orders say nothing about retention.
-func removalApprovals(r v1alpha1.EvidenceRetention) int32 {
-	if r.RequiredApprovals > 0 {
-		return r.RequiredApprovals
-	}
-	return 2
 }
 
 // emptyStore removes what was collected from the store, in the background, and reports whether it is gone: the items, and what attempts that failed have left of them.

@@ -42,9 +42,12 @@ func newEvidenceExport(evidence *evidenceOptions) *cobra.Command {
 It reads the store of status.custody of the Incident, or the one of --store, with the credentials that it finds in your environment. With --incident-uid and
 --store it needs no cluster. Nothing is changed in the store, and the file has its name only once it is complete.
 
+Of a ledger that is damaged, what there is goes into the archive: the entries before the damage, whatever follows them, the objects of the ledger as they are in the store,
+and every item. The archive and the error output say where the damage begins.
+
 The exit code is
   0  the archive is complete
-  1  the archive was written, but something is missing in the store, or the ledger does not fit what the Incident knows of it: verify will not accept it
+  1  the archive was written, but the ledger is damaged, something is missing in the store, or the ledger does not fit what the Incident knows of it: verify will not accept it
   2  there is no archive, because of an error`,
 		Example: `  kubectl incident evidence export leak-4711 -n security -o leak-4711.tar
 
@@ -234,6 +237,9 @@ func removedText(removed int) string {
 // warn says on the error output what is not as it should be, and whether verify will refuse the archive for it.
 func (o *exportOptions) warn(done *custody.Exported) (refused bool) {
 	p := &printer{w: o.ErrOut}
+	if done.Damage != nil {
+		p.linef("WARNING: the ledger is damaged; what there is of it was exported, of which %d entries are in order before the damage: %v", done.Entries, done.Damage)
+	}
 	if done.HeadProblem != nil {
 		p.linef("WARNING: the ledger in the store is not the one that the Incident knows: %v", done.HeadProblem)
 	}
@@ -251,7 +257,7 @@ func (o *exportOptions) warn(done *custody.Exported) (refused bool) {
 	if done.Unsigned > 0 {
 		p.linef("The last %d entries are not signed yet.", done.Unsigned)
 	}
-	return done.HeadProblem != nil || len(done.Missing)+len(done.Incomplete) > 0
+	return done.Damage != nil || done.HeadProblem != nil || len(done.Missing)+len(done.Incomplete) > 0
 }
 
 // verifyCommand is the command to verify an archive with everything that the Incident knows.

@@ -364,6 +364,48 @@ func TestExportSaysWhatIsMissing(t *testing.T) {
 	}
 }
 
+// A ledger that is damaged is exported all the same: it is what an investigator needs most.
+func TestExportOfADamagedLedger(t *testing.T) {
+	dir, known := evidenceStore(t)
+	segments, err := filepath.Glob(filepath.Join(dir, "incidents", incidentUID, "ledger", "*.jsonl"))
+	if err != nil || len(segments) != 1 {
+		t.Fatal(segments, err)
+	}
+	content, err := os.ReadFile(segments[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	cases := map[string]struct {
+		content string
+		entry   string
+	}{
+		"edited":              {strings.Replace(string(content), `"Contained=True"`, `"Contained=\u001b"`, 1), "entry 2"},
+		"truncated":           {string(content[:strings.Index(string(content), "\n")+1]), "entry 2"},
+		"first entry removed": {string(content[strings.Index(string(content), "\n")+1:]), "entry 1"},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			if err := os.Chmod(segments[0], 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(segments[0], []byte(tc.content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			file := filepath.Join(t.TempDir(), "leak.tar")
+			got := run("", append([]string{"evidence", "export", "leak", "-o", file}, cluster(t, anIncident(known))...)...)
+			if got.code != 1 || !strings.HasPrefix(got.err, "WARNING: the ledger is damaged; what there is of it was exported") || !strings.Contains(got.err, tc.entry) || !strings.Contains(got.out, " 1 items") {
+				t.Errorf("%+v", got)
+			}
+			checkPrintable(t, got.err, got.out)
+			got = run("", "evidence", "verify", file)
+			if first, _, _ := strings.Cut(got.out[strings.Index(got.out, "First: "):], "\n"); got.code != 1 || !strings.Contains(first, tc.entry+", byte ") {
+				t.Errorf("%+v", got)
+			}
+			checkPrintable(t, got.out)
+		})
+	}
+}
+
 func TestExportSaysWhenTheLedgerIsNotTheOneThatTheIncidentKnows(t *testing.T) {
 	_, known := evidenceStore(t)
 	known.Entries = 7
