@@ -131,15 +131,7 @@ func checkSame(b *testing.B, collector, bare *side) {
 // crowd starts a control plane with the pods, all of them running, and returns how the operator reaches it.
 func crowd(b *testing.B) (operator *rest.Config, pods []*corev1.Pod) {
 	b.Helper()
-	server, err := cluster.StartInstalled(b.Context(), "external")
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() {
-		if err := server.Stop(); err != nil {
-			b.Error(err)
-		}
-	})
+	server := startCluster(b)
 	admin, err := server.Client()
 	if err != nil {
 		b.Fatal(err)

@@ -50,15 +50,7 @@ func BenchmarkManagerMemory(b *testing.B) {
 	if _, err := peakMemory(os.Getpid()); err != nil {
 		b.Skipf("the peak of a process is not to be had here: %v", err)
 	}
-	server, err := cluster.StartInstalled(b.Context(), "external")
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() {
-		if err := server.Stop(); err != nil {
-			b.Error(err)
-		}
-	})
+	server := startCluster(b)
 	admin, err := client.New(server.RESTConfig, client.Options{Scheme: controllers.NewScheme()})
 	if err != nil {
 		b.Fatal(err)
