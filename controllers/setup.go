@@ -99,8 +99,8 @@ const backgroundTasks = 16
 const toolsAtOnce = 64
 
 // collectors are asked in this order: the most volatile evidence first.
-func collectors(clients kubernetes.Interface, opts Options) []evidence.Collector {
-	logs := evidence.NewLogSource(clients.CoreV1())
+func collectors(clients, logClients kubernetes.Interface, opts Options) []evidence.Collector {
+	logs := evidence.NewLogSource(logClients.CoreV1())
 	return []evidence.Collector{
 		evidence.Manifests{}, evidence.Surroundings{},
 		&evidence.Checkpoints{
@@ -131,6 +131,10 @@ func Setup(mgr ctrl.Manager, opts Options) error {
 	if err != nil {
 		return fmt.Errorf("preparing clients: %w", err)
 	}
+	logClients, err := kubernetes.NewForConfig(evidence.LogConfig(mgr.GetConfig()))
+	if err != nil {
+		return fmt.Errorf("preparing the clients for logs: %w", err)
+	}
 	ctx := context.Background()
 	index := isolation.NewIndex()
 	follower := &follow.Follower{Cache: mgr.GetCache(), Discovery: disco, Index: index}
@@ -146,7 +150,7 @@ func Setup(mgr ctrl.Manager, opts Options) error {
 	}
 	keys := &evidence.Keys{Client: mgr.GetClient(), Namespace: opts.OperatorNamespace}
 	incidents := &incident.Reconciler{
-		Books: incident.NewBooks(stores, keys, background, opts.Clock), Background: background, Collectors: collectors(clients, opts),
+		Books: incident.NewBooks(stores, keys, background, opts.Clock), Background: background, Collectors: collectors(clients, logClients, opts),
 		Client: opts.Client, Live: mgr.GetAPIReader(), Cached: mgr.GetCache(), Recorder: mgr.GetEventRecorder("cofferdam"), Clock: opts.Clock,
 		Follower: follower, Index: index, Tamperings: incident.NewTamperings(),
 		Foreign: &foreign.Finder{Discovery: disco, Clock: opts.Clock}, OperatorNamespace: opts.OperatorNamespace,

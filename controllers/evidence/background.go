@@ -123,6 +123,14 @@ func panicked(ctx context.Context, cause any) error {
 	return err
 }
 
+// Running reports whether there is nothing to do about the task but to wait. A pass asks that of every item that is pending, which may be a thousand, before it prepares what Do is given.
+func (b *Background) Running(id string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	t, known := b.tasks[id]
+	return known && !t.ended
+}
+
 // Result returns the result of the task if it has ended, and starts nothing.
 func (b *Background) Result(id string) (Result, bool) {
 	b.mu.Lock()

@@ -14,6 +14,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/rest"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
 	"cofferdam.dev/cofferdam/controllers/explain"
@@ -47,7 +48,15 @@ type LogSource interface {
 	Open(ctx context.Context, namespace, name string, opts *corev1.PodLogOptions) (io.ReadCloser, error)
 }
 
-// NewLogSource reads logs through the API server. The client must not have a timeout of its own, which would cut long logs.
+// LogConfig returns the configuration for the client that reads logs: each over a connection of its own, by HTTP/1.1. Where logs share one of HTTP/2, up to 4 MiB of each are buffered when they come faster than
+// they are taken (golang.org/x/net/http2, transportDefaultStreamFlow), and everything else that the operator asks for waits behind them. On a connection of its own a log waits where it is.
+func LogConfig(config *rest.Config) *rest.Config {
+	out := rest.CopyConfig(config)
+	out.NextProtos = []string{"http/1.1"}
+	return out
+}
+
+// NewLogSource reads logs through the API server, with a client that was made with LogConfig. It must not have a timeout of its own, which would cut long logs.
 func NewLogSource(pods corev1client.PodsGetter) LogSource { return logSource{pods: pods} }
 
 type logSource struct{ pods corev1client.PodsGetter }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"time"
 
 	"cofferdam.dev/cofferdam/controllers/store"
@@ -26,6 +27,30 @@ type logArchive struct {
 	pipe   *io.PipeWriter
 	result chan putResult
 	over   bool
+}
+
+// compressors are used again: each has more than a megabyte, which to get and to clear for every log takes longer than to compress a short one.
+var compressors sync.Pool
+
+// compressor is one that is given back when its member ends. One of a member that does not end is left to the garbage collector.
+type compressor struct{ *flate.Writer }
+
+func newCompressor(w io.Writer) (io.WriteCloser, error) {
+	if used, ok := compressors.Get().(*flate.Writer); ok {
+		used.Reset(w)
+		return &compressor{used}, nil
+	}
+	fresh, err := flate.NewWriter(w, flate.BestSpeed)
+	return &compressor{fresh}, err
+}
+
+// Close ends the member. The zip writer calls it once.
+func (c *compressor) Close() error {
+	err := c.Writer.Close()
+	c.Reset(io.Discard) // so that nothing of the zip is held on to
+	compressors.Put(c.Writer)
+	c.Writer = nil
+	return err
 }
 
 type putResult struct {
@@ -48,7 +73,7 @@ func (a *logArchive) begin(ctx context.Context) {
 	out, in := io.Pipe()
 	a.pipe, a.result, a.zip = in, make(chan putResult, 1), zip.NewWriter(in)
 	// The store is asked to keep up with what kubelets send; how small it gets matters less.
-	a.zip.RegisterCompressor(zip.Deflate, func(w io.Writer) (io.WriteCloser, error) { return flate.NewWriter(w, flate.BestSpeed) })
+	a.zip.RegisterCompressor(zip.Deflate, newCompressor)
 	go func() {
 		object, err := a.store(ctx, out)
 		if err != nil {

@@ -62,6 +62,9 @@ func (l *Logs) Collect(_ context.Context, x *Execution, item v1alpha1.EvidenceIt
 	if x.Sink == nil {
 		return noStore(x, item), nil
 	}
+	if x.Background.Running(x.TaskID(item.ID)) {
+		return item, nil
+	}
 	run := logRun{source: l.source, sink: x.Sink, incidentUID: string(x.Incident.UID), item: item, maxBytes: x.Orders.Logs.MaxBytes}
 	return inTheBackground(x, item, func(ctx context.Context, a attempt) Result {
 		run.attempt = a

@@ -12,6 +12,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -146,9 +147,21 @@ func digestOf(data []byte) string {
 	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
+// packers are used again: each has most of a megabyte, which to get and to clear for every record takes longer than to compress one.
+var packers sync.Pool
+
 func pack(document []byte) ([]byte, error) {
 	var packed bytes.Buffer
-	zip := gzip.NewWriter(&packed)
+	zip, used := packers.Get().(*gzip.Writer)
+	if used {
+		zip.Reset(&packed)
+	} else {
+		zip = gzip.NewWriter(&packed)
+	}
+	defer func() {
+		zip.Reset(io.Discard) // so that the document is not held on to
+		packers.Put(zip)
+	}()
 	if _, err := zip.Write(document); err != nil {
 		return nil, err
 	}

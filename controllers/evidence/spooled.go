@@ -31,7 +31,7 @@ func (Manifests) Begin(*Execution, []*corev1.Pod) []v1alpha1.EvidenceItem { retu
 
 // Collect implements Collector.
 func (Manifests) Collect(_ context.Context, x *Execution, item v1alpha1.EvidenceItem) (v1alpha1.EvidenceItem, error) {
-	return collectSpooled(x, item, RecordName(x.Incident, item.Subject.UID)), nil
+	return collectSpooled(x, item, RecordName, item.Subject.UID), nil
 }
 
 // Surroundings does for what is around the pods of a namespace what Manifests does for the records of pods. The subject of its items is the Namespace.
@@ -45,7 +45,7 @@ func (Surroundings) Begin(*Execution, []*corev1.Pod) []v1alpha1.EvidenceItem { r
 
 // Collect implements Collector.
 func (Surroundings) Collect(_ context.Context, x *Execution, item v1alpha1.EvidenceItem) (v1alpha1.EvidenceItem, error) {
-	return collectSpooled(x, item, SurroundingsName(x.Incident, item.Subject.Name)), nil
+	return collectSpooled(x, item, SurroundingsName, item.Subject.Name), nil
 }
 
 func aboutSpooled(kind v1alpha1.EvidenceType) About {
@@ -63,8 +63,8 @@ type copyError struct {
 
 func (e copyError) Unwrap() error { return e.error }
 
-// collectSpooled takes one look at the copy of the document with the name. The name follows from Incident and subject: nothing that status says leads anywhere else.
-func collectSpooled(x *Execution, item v1alpha1.EvidenceItem, name string) v1alpha1.EvidenceItem {
+// collectSpooled takes one look at the copy of the document about the subject. Its name follows from Incident and subject: nothing that status says leads anywhere else.
+func collectSpooled(x *Execution, item v1alpha1.EvidenceItem, nameOf func(*v1alpha1.Incident, string) string, subject string) v1alpha1.EvidenceItem {
 	if x.DryRun || item.State != v1alpha1.EvidencePending {
 		return item
 	}
@@ -72,11 +72,17 @@ func collectSpooled(x *Execution, item v1alpha1.EvidenceItem, name string) v1alp
 		item.Message = "spooled; waits for the evidence store: " + oneLine(x.SinkProblem)
 		return item
 	}
+	const copied = "spooled; is being copied into the evidence store"
 	task := x.TaskID(item.ID)
+	if x.Background.Running(task) {
+		item.Message = copied
+		return item
+	}
+	name := nameOf(x.Incident, subject)
 	result, ended := x.Background.Do(task, x.Owner(), copyLimit, copying(x, item, name))
 	switch {
 	case !ended:
-		item.Message = "spooled; is being copied into the evidence store"
+		item.Message = copied
 		return item
 	case errors.Is(result.Err, ErrSpoolGone), errors.Is(result.Err, ErrSpoolDamaged):
 		return gap(item, "it was recorded, but "+oneLine(result.Err.Error()))
