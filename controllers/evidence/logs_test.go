@@ -727,9 +727,7 @@ func TestLogsOfFortyContainers(t *testing.T) {
 		if source.most != 1 {
 			t.Errorf("%d logs were read at a time, want one after the other", source.most)
 		}
-		if diff := gocmp.Diff(want, members(t, w.zipped(t))); diff != "" {
-			t.Errorf("members (-want +got):\n%s", diff)
-		}
+		checkMembers(t, w, want)
 		if took := time.Since(begun); took < 10*time.Minute || took > 10*time.Minute+4*time.Second {
 			t.Errorf("took %s, want all of the time, because the last one did not end", took)
 		}
@@ -811,19 +809,11 @@ func TestLogsOfARestartBeforeTheTurn(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			pod := manyContainers("a", "b")
 			pod.Status.ContainerStatuses[1] = tc.before
-			source := &script{pod: pod, logs: map[string]answer{"a": says(stamp), "b": says(stamp + "now\n"), "b/previous": says(stamp + "before\n")}, onLook: func(s *script, n int) error {
-				if n == 2 {
-					s.pod.Status.ContainerStatuses[1] = tc.after
-				}
-				return nil
-			}}
+			source := &script{pod: pod, logs: map[string]answer{"a": says(stamp), "b": says(stamp + "now\n"), "b/previous": says(stamp + "before\n")}, onLook: restarts(1, tc.after)}
 			withLogs(t, &logWorld{source: source, sink: &vault{}}, func(t *testing.T, w *logWorld) {
 				w.passes(t)
 				checkLogItem(t, w, v1alpha1.EvidenceCollected, tc.message)
-				want := map[string]string{"container/a/current.log": stamp, "container/b/current.log": stamp + "now\n", "container/b/previous.log": stamp + "before\n"}
-				if diff := gocmp.Diff(want, members(t, w.zipped(t))); diff != "" {
-					t.Errorf("members (-want +got):\n%s", diff)
-				}
+				checkMembers(t, w, map[string]string{"container/a/current.log": stamp, "container/b/current.log": stamp + "now\n", "container/b/previous.log": stamp + "before\n"})
 				got := map[string]string{}
 				for _, log := range w.index(t).Logs[1:] {
 					got[log.Instance] = log.ContainerID
@@ -833,6 +823,23 @@ func TestLogsOfARestartBeforeTheTurn(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// restarts lets a container have another status from the second look at the pod on.
+func restarts(container int, after corev1.ContainerStatus) func(*script, int) error {
+	return func(s *script, n int) error {
+		if n == 2 {
+			s.pod.Status.ContainerStatuses[container] = after
+		}
+		return nil
+	}
+}
+
+func checkMembers(t *testing.T, w *logWorld, want map[string]string) {
+	t.Helper()
+	if diff := gocmp.Diff(want, members(t, w.zipped(t))); diff != "" {
+		t.Errorf("members (-want +got):\n%s", diff)
 	}
 }
 
@@ -850,19 +857,11 @@ func TestLogsOfARestartAfterTheTurn(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			pod := manyContainers("a", "b")
 			pod.Status.ContainerStatuses[0] = tc.before
-			source := &script{pod: pod, logs: map[string]answer{"a": says(stamp + "a\n"), "a/previous": says(stamp + "a\n"), "b": says(stamp)}, onLook: func(s *script, n int) error {
-				if n == 2 {
-					s.pod.Status.ContainerStatuses[0] = tc.after
-				}
-				return nil
-			}}
+			source := &script{pod: pod, logs: map[string]answer{"a": says(stamp + "a\n"), "a/previous": says(stamp + "a\n"), "b": says(stamp)}, onLook: restarts(0, tc.after)}
 			withLogs(t, &logWorld{source: source, sink: &vault{}}, func(t *testing.T, w *logWorld) {
 				w.passes(t)
 				checkLogItem(t, w, tc.state, tc.message)
-				want := map[string]string{"container/a/current.log": stamp + "a\n", "container/b/current.log": stamp}
-				if diff := gocmp.Diff(want, members(t, w.zipped(t))); diff != "" {
-					t.Errorf("members (-want +got):\n%s", diff)
-				}
+				checkMembers(t, w, map[string]string{"container/a/current.log": stamp + "a\n", "container/b/current.log": stamp})
 				if got := len(w.index(t).Logs); got != tc.logs {
 					t.Errorf("%d logs are in the index, want %d", got, tc.logs)
 				}
@@ -920,9 +919,7 @@ func TestMemberNames(t *testing.T) {
 	withLogs(t, &logWorld{source: source, sink: &vault{}}, func(t *testing.T, w *logWorld) {
 		w.passes(t)
 		checkLogItem(t, w, v1alpha1.EvidencePartial, "could not be read: ../a: the container's name is not fit")
-		if diff := gocmp.Diff(map[string]string{"container/b/current.log": stamp}, members(t, w.zipped(t))); diff != "" {
-			t.Errorf("members (-want +got):\n%s", diff)
-		}
+		checkMembers(t, w, map[string]string{"container/b/current.log": stamp})
 	})
 }
 

@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
+	"cofferdam.dev/cofferdam/controllers/evidence"
 	"cofferdam.dev/cofferdam/controllers/store"
 )
 
@@ -111,4 +112,46 @@ func TestAuditIsDoneOnceMoreAfterAnHour(t *testing.T) {
 	if a.outdated(begun.Add(2 * time.Hour)) {
 		t.Error("an audit that was begun anew counts as outdated")
 	}
+}
+
+// A store that hangs while it is opened is given up as well, and opened anew for the next attempt.
+func TestAuditOfAStoreThatHangsWhileItIsOpened(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		opened, given := 0, []time.Duration{}
+		stores := &evidence.Stores{Default: "mem://", OpenStore: func(ctx context.Context, url string, opts store.Options) (*store.Store, error) {
+			if opened++; opened > 1 {
+				return store.Open(ctx, url, opts)
+			}
+			begun := time.Now()
+			<-ctx.Done()
+			given = append(given, time.Since(begun))
+			return nil, ctx.Err()
+		}}
+		background := evidence.NewBackground(1)
+		ctx, stop := context.WithCancel(t.Context())
+		go func() { _ = background.Start(ctx) }()
+		synctest.Wait()
+		s := changed(contained(), goal(v1alpha1.GoalRecover))
+		s.Reconciler = &Reconciler{Background: background, Books: NewBooks(stores, nil, background, nil)}
+		s.books.begun = true
+		if waiting := s.auditItems(); waiting != "" || !s.auditing {
+			t.Errorf("while it is opened, auditItems() = %q, auditing %v", waiting, s.auditing)
+		}
+		<-background.Wake
+		s.auditing = false
+		if waiting := s.auditItems(); !strings.Contains(waiting, "deadline exceeded") || s.auditing {
+			t.Errorf("once it is given up, auditItems() = %q, auditing %v", waiting, s.auditing)
+		}
+		if diff := cmp.Diff([]time.Duration{bookLimit}, given); diff != "" {
+			t.Errorf("given up after (-want +got):\n%s", diff)
+		}
+		s.auditItems()
+		<-background.Wake
+		s.auditing = false
+		if waiting := s.auditItems(); waiting != "" || s.auditing {
+			t.Errorf("once it works, auditItems() = %q, auditing %v", waiting, s.auditing)
+		}
+		stop()
+		synctest.Wait()
+	})
 }
