@@ -343,7 +343,11 @@ func (g *groups) prepareGroup(ctx context.Context, item v1alpha1.EvidenceItem, g
 	case why != "":
 		return g.leave(ctx, item, gr, nil, why)
 	}
-	return item, g.createGroup(ctx, gr, class, version)
+	err = g.createGroup(ctx, gr, class, version)
+	if why := goingNamespace(err, gr.key.Namespace); why != "" {
+		return g.leave(ctx, item, gr, nil, why)
+	}
+	return item, err
 }
 
 // unselected says why the label does not select just the claims of the members, or "".

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -162,6 +163,14 @@ func create(ctx context.Context, x *Execution, snap *snapshotv1.VolumeSnapshot) 
 	return x.Writer.Write(ctx, op, func(ctx context.Context, c client.Client) error {
 		return client.IgnoreAlreadyExists(c.Create(ctx, snap))
 	})
+}
+
+// goingNamespace says that nothing can be created because the namespace is being deleted, which nobody can take back; it is empty when that is not why a write has failed.
+func goingNamespace(err error, namespace string) string {
+	if !apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
+		return ""
+	}
+	return fmt.Sprintf("namespace %s is being deleted, and no snapshot can be created in it any more", namespace)
 }
 
 // retain makes a snapshot outlive its namespace.

@@ -85,6 +85,9 @@ func collectOne(ctx context.Context, x *Execution, item v1alpha1.EvidenceItem) (
 		settle(x.Journal, v1alpha1.ActionDeleteSnapshot, observed)
 	}
 	if err := perform(ctx, x, step); err != nil {
+		if why := goingNamespace(err, item.Subject.Namespace); step.Create != nil && why != "" {
+			return gap(observed, why), nil
+		}
 		if observed.State != v1alpha1.EvidencePending {
 			observed = item // what had to be written first is not written
 		}

@@ -208,11 +208,20 @@ func (s *scope) ensurePolicy(ctx context.Context, want *networkingv1.NetworkPoli
 		s.inForce(ref, have)
 		return nil
 	}
-	s.policiesInForce = false
 	if have != nil {
+		s.policiesInForce = false
 		return s.repairPolicy(ctx, have, want)
 	}
-	s.lost(ref)
+	// Nothing new starts in a namespace that goes, and what still runs there is judged by the policies that are left.
+	leaving, err := s.wentAlong(ctx, ref)
+	if leaving {
+		return nil
+	}
+	s.policiesInForce = false
+	if err != nil {
+		return err
+	}
+	s.lost(ref, "it was deleted; it is created again")
 	op := v1alpha1.PlannedAction{Verb: "create", Object: ref, Detail: fmt.Sprintf(
 		"deny all traffic, with %d exceptions, to and from pods that match %s", len(s.open[want.Namespace]), metav1.FormatLabelSelector(&want.Spec.PodSelector))}
 	return s.Write(ctx, op, func(ctx context.Context, c client.Client) error {

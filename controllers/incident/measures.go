@@ -48,12 +48,28 @@ func (s *scope) inForce(ref v1alpha1.ObjectRef, obj client.Object) {
 	}
 }
 
-// lost records that an object that was seen in force is missing.
-func (s *scope) lost(ref v1alpha1.ObjectRef) {
+// lost records that an object that was seen in force is missing, and what is done about it.
+func (s *scope) lost(ref v1alpha1.ObjectRef, what string) {
 	if m := s.measured(ref); m != nil {
-		s.tampered(*m, "it was deleted; it is created again", nil)
+		s.tampered(*m, what, nil)
 		s.forgetMeasure(ref)
 	}
+}
+
+// wentAlong reports whether a missing object cannot be created because its namespace is being deleted, or is gone. That is the API server's word: the cache, which may be behind, is only asked first.
+func (s *scope) wentAlong(ctx context.Context, ref v1alpha1.ObjectRef) (bool, error) {
+	for _, reader := range []client.Reader{s.Client, s.Live} {
+		var ns corev1.Namespace
+		err := reader.Get(ctx, client.ObjectKey{Name: ref.Namespace}, &ns)
+		if client.IgnoreNotFound(err) != nil {
+			return false, fmt.Errorf("reading namespace %s: %w", ref.Namespace, err)
+		}
+		if err == nil && ns.DeletionTimestamp.IsZero() {
+			return false, nil
+		}
+	}
+	s.lost(ref, "it was deleted with its namespace")
+	return true, nil
 }
 
 func (s *scope) forgetMeasure(ref v1alpha1.ObjectRef) {
@@ -88,7 +104,10 @@ func (s *scope) ensureBudget(ctx context.Context, want *policyv1.PodDisruptionBu
 		return fmt.Errorf("reading PodDisruptionBudget %s/%s: %w", want.Namespace, want.Name, err)
 	}
 	if apierrors.IsNotFound(err) {
-		s.lost(ref)
+		if leaving, err := s.wentAlong(ctx, ref); err != nil || leaving {
+			return err
+		}
+		s.lost(ref, "it was deleted; it is created again")
 		op := v1alpha1.PlannedAction{Verb: "create", Object: ref, Detail: "keep quarantined pods from being evicted"}
 		return s.Write(ctx, op, func(ctx context.Context, c client.Client) error {
 			return client.IgnoreAlreadyExists(c.Create(ctx, want))

@@ -83,7 +83,7 @@ func (s *scope) ensureTier(ctx context.Context, leaks []isolation.Leak) error {
 		return fmt.Errorf("reading %s %s: %w", ref.Kind, ref.Name, err)
 	}
 	if apierrors.IsNotFound(err) {
-		s.lost(ref)
+		s.lost(ref, "it was deleted; it is created again")
 		op := v1alpha1.PlannedAction{Verb: "create", Object: ref, Detail: "deny all traffic of quarantined pods, with the exceptions, ahead of every NetworkPolicy"}
 		s.lookAgainAfter(retryChanged)
 		return s.Write(ctx, op, func(ctx context.Context, c client.Client) error {
