@@ -101,15 +101,16 @@ var _ = Describe("What is deleted", func() {
 	})
 
 	phase("while its evidence is collected", []deletion{
-		{what: "a content", destroy: destroyContent, seconds: 20, gap: "waits for VolumeSnapshotContent snapcontent-"},
 		{what: "a namespace whose snapshot is never finished", destroy: deleteNamespace, seconds: 20, gap: "not done before the deadline", leaves: true},
 		{what: "a pod", prepare: talkative, destroy: destroyPod, meanwhile: finishSnapshot, remark: "the pod was deleted while it was read"},
 		{what: "a claim", destroy: destroyClaim, meanwhile: finishSnapshot},
 		{what: "a snapshot", destroy: destroySnapshot, meanwhile: finishSnapshot},
+		// The snapshot controller creates it anew for a snapshot that was never ready, and the new one has to be retained like the first.
+		{what: "a content", destroy: destroyContent, meanwhile: finishSnapshot},
 		{what: "a snapshot and the claim that it was taken of", destroy: destroySnapshotAndClaim, gap: "the claim does not exist any more"},
 		{what: "a namespace", destroy: deleteNamespace, meanwhile: finishSnapshot, leaves: true},
 	}, func(ctx context.Context, crimes []*crime) {
-		// One after the other, so that no deadline passes before the deletion; those that have to pass come first.
+		// One after the other, so that no deadline passes before the deletion; one that has to pass comes first.
 		for _, c := range crimes {
 			c.order(ctx, slowly(c))
 			c.declare(ctx)
@@ -166,7 +167,8 @@ var _ = Describe("Recovery", func() {
 		declare(ctx, shop, "miner", builder.UsePlan(scenario.PlanName))
 		await(ctx, shop, "miner", "without standing orders", scenario.HasReason(v1alpha1.ConditionAccepted, v1alpha1.ReasonNoPolicy))
 		c := &crime{deletion: deletion{what: "a claim"}, records: shop, attacker: newAttacker(), namespace: shop.Namespace}
-		c.tear(ctx, &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: shop.Namespace, Name: "data-db-0"}})
+		// Only begun: torn from its pod, the claim would at once be replaced by its StatefulSet, with an empty volume.
+		Expect(c.attacker.Delete(ctx, &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: shop.Namespace, Name: "data-db-0"}})).To(Succeed())
 		c.order(ctx)
 		await(ctx, shop, "miner", "left with a gap", scenario.HasReason(v1alpha1.ConditionEvidenceCollected, v1alpha1.ReasonGaps))
 
@@ -594,6 +596,12 @@ func destroyNamespace(ctx context.Context, c *crime) {
 // finishSnapshot lets the storage finish a snapshot that it would never have finished.
 func finishSnapshot(ctx context.Context, c *crime) {
 	GinkgoHelper()
+	content := c.content(ctx)
+	Eventually(ctx, func(g Gomega) {
+		g.Expect(c.records.Admin.Get(ctx, client.ObjectKeyFromObject(content), content)).To(Succeed())
+		g.Expect(content.Status).NotTo(BeNil())
+		g.Expect(content.Status.SnapshotHandle).NotTo(BeNil())
+	}).WithTimeout(scenario.Patience).Should(Succeed(), c.what)
 	ready := client.RawPatch(types.MergePatchType, []byte(`{"status":{"readyToUse":true}}`))
-	Expect(c.attacker.Status().Patch(ctx, c.content(ctx), ready)).To(Succeed(), c.what)
+	Expect(c.attacker.Status().Patch(ctx, content, ready)).To(Succeed(), c.what)
 }
