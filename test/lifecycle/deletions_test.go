@@ -50,8 +50,18 @@ type deletion struct {
 	refused string
 	// leaves says that the namespace of the victim goes.
 	leaves bool
+	// closing says that the deletion comes when closing waits for approval.
+	closing bool
 	// inside puts the Incident into the namespace of the victim.
 	inside bool
+}
+
+// phase is when the deletions happen. Those of all phases are under way together, which saves most of the waiting.
+type phase struct {
+	name      string
+	deletions []deletion
+	// begin deals with the Incidents until then, and deletes.
+	begin func(ctx context.Context, crimes []*crime)
 }
 
 // crime is a victim with one volume, in a namespace of its own, and the Incident about it.
@@ -72,91 +82,111 @@ const (
 	victimClaim = "data"
 )
 
-var _ = Describe("What is deleted", func() {
+var _ = Describe("What is deleted", Ordered, ContinueOnFailure, func() {
 	slowly := func(c *crime) func(*v1alpha1.ContainmentPolicy) {
 		return func(p *v1alpha1.ContainmentPolicy) {
 			p.Spec.Evidence.VolumeSnapshotClassName = c.records.Namespace
 			p.Spec.Evidence.SnapshotDeadlineSeconds = cmp.Or(c.seconds, 60)
-			p.Spec.Evidence.Logs.DeadlineSeconds = 20
+			p.Spec.Evidence.Logs.DeadlineSeconds = 15
 		}
 	}
 
-	phase("before the Incident is accepted", []deletion{
-		{what: "a pod", destroy: destroyPod, refused: v1alpha1.ReasonTargetNotFound},
-		{what: "a pod that takes its time", prepare: lingering, destroy: deletePod, thereafter: destroyPod},
-		{what: "a claim that its pod still uses", destroy: deleteClaim, gap: "the claim is being deleted"},
-		{what: "a claim, torn from its pod", destroy: destroyClaim, gap: "the claim does not exist any more"},
-		{what: "a namespace", destroy: destroyNamespace, refused: v1alpha1.ReasonTargetNotFound, leaves: true},
-		{what: "a namespace with a pod that takes its time", prepare: lingering, destroy: deleteNamespace, thereafter: destroyPod,
-			gap: "no snapshot can be created in it any more", leaves: true},
-	}, func(ctx context.Context, crimes []*crime) {
-		for _, c := range crimes {
-			c.declare(ctx)
+	var whole []deletion
+	for _, closing := range []bool{false, true} {
+		when := ""
+		if closing {
+			when = ", while closing waits for approval"
 		}
-		for _, c := range crimes {
-			c.await(ctx, "without standing orders", scenario.HasReason(v1alpha1.ConditionAccepted, v1alpha1.ReasonNoPolicy))
-			c.destroy(ctx, c)
-			c.order(ctx)
+		whole = append(whole,
+			deletion{what: "a pod" + when, destroy: destroyPod, closing: closing},
+			deletion{what: "a claim" + when, destroy: destroyClaim, closing: closing},
+			deletion{what: "a snapshot" + when, destroy: destroySnapshot, closing: closing},
+			deletion{what: "a namespace" + when, destroy: deleteNamespace, closing: closing, leaves: true},
+			deletion{what: "a namespace with the Incident in it" + when, destroy: deleteNamespace, closing: closing, leaves: true, inside: true},
+		)
+	}
+	// What has a deadline that has to pass comes first.
+	phases := []phase{
+		{"while its evidence is collected", []deletion{
+			{what: "a namespace whose snapshot is never finished", destroy: deleteNamespace, seconds: 15, gap: "not done before the deadline", leaves: true},
+			{what: "a pod", prepare: talkative, destroy: destroyPod, meanwhile: finishSnapshot, remark: "the pod was deleted while it was read"},
+			{what: "a claim", destroy: destroyClaim, meanwhile: finishSnapshot},
+			{what: "a snapshot", destroy: destroySnapshot, meanwhile: finishSnapshot},
+			// The snapshot controller creates it anew for a snapshot that was never ready, and the new one has to be retained like the first.
+			{what: "a content", destroy: destroyContent, meanwhile: finishSnapshot},
+			{what: "a snapshot and the claim that it was taken of", destroy: destroySnapshotAndClaim, gap: "the claim does not exist any more"},
+			{what: "a namespace", destroy: deleteNamespace, meanwhile: finishSnapshot, leaves: true},
+		}, func(ctx context.Context, crimes []*crime) {
+			for _, c := range crimes {
+				c.order(ctx, slowly(c))
+				c.declare(ctx)
+			}
+			for _, c := range crimes { // the one whose deadline has to pass comes first
+				c.await(ctx, "waiting for the snapshot", func(inc *v1alpha1.Incident) bool {
+					return strings.Contains(message(inc, v1alpha1.ConditionEvidenceCollected), "waits for the snapshot to be ready")
+				})
+				c.confirm(ctx)
+				c.destroy(ctx, c)
+			}
+		}},
+		{"after it was contained and its evidence was collected", whole, func(ctx context.Context, crimes []*crime) {
+			for _, c := range crimes {
+				c.order(ctx)
+				c.declare(ctx)
+			}
+			for _, c := range crimes {
+				c.await(ctx, "contained with evidence", func(inc *v1alpha1.Incident) bool {
+					return scenario.Is(v1alpha1.ConditionReady)(inc) && scenario.Is(v1alpha1.ConditionEvidenceCollected)(inc)
+				})
+				c.confirm(ctx)
+				if c.closing {
+					Expect(c.records.SetGoal(ctx, c.incident(), v1alpha1.GoalClose)).To(Succeed())
+				}
+			}
+			for _, c := range crimes {
+				if c.closing {
+					c.await(ctx, "waiting for approval", scenario.HasReason(v1alpha1.ConditionReleased, v1alpha1.ReasonWaitingForApproval))
+				}
+				c.destroy(ctx, c)
+			}
+		}},
+		{"before the Incident is accepted", []deletion{
+			{what: "a pod", destroy: destroyPod, refused: v1alpha1.ReasonTargetNotFound},
+			{what: "a pod that takes its time", prepare: lingering, destroy: deletePod, thereafter: destroyPod},
+			{what: "a claim that its pod still uses", destroy: deleteClaim, gap: "the claim is being deleted"},
+			{what: "a claim, torn from its pod", destroy: destroyClaim, gap: "the claim does not exist any more"},
+			{what: "a namespace", destroy: emptyNamespace, refused: v1alpha1.ReasonTargetNotFound, leaves: true},
+			{what: "a namespace with a pod that takes its time", prepare: lingering, destroy: deleteNamespace, thereafter: destroyPod,
+				gap: "no snapshot can be created in it any more", leaves: true},
+		}, func(ctx context.Context, crimes []*crime) {
+			for _, c := range crimes {
+				c.declare(ctx)
+			}
+			for _, c := range crimes {
+				c.await(ctx, "without standing orders", scenario.HasReason(v1alpha1.ConditionAccepted, v1alpha1.ReasonNoPolicy))
+				c.destroy(ctx, c)
+				c.order(ctx)
+			}
+		}},
+	}
+	crimes := make([][]*crime, len(phases))
+	BeforeAll(func(ctx SpecContext) {
+		for i, p := range phases {
+			crimes[i] = commit(ctx, p.deletions)
+			p.begin(ctx, crimes[i])
+			for _, c := range crimes[i] {
+				if c.meanwhile != nil {
+					c.meanwhile(ctx, c)
+				}
+			}
 		}
 	})
-
-	phase("while its evidence is collected", []deletion{
-		{what: "a content", destroy: destroyContent, seconds: 20, gap: "waits for VolumeSnapshotContent snapcontent-"},
-		{what: "a namespace whose snapshot is never finished", destroy: deleteNamespace, seconds: 20, gap: "not done before the deadline", leaves: true},
-		{what: "a pod", prepare: talkative, destroy: destroyPod, meanwhile: finishSnapshot, remark: "the pod was deleted while it was read"},
-		{what: "a claim", destroy: destroyClaim, meanwhile: finishSnapshot},
-		{what: "a snapshot", destroy: destroySnapshot, meanwhile: finishSnapshot},
-		{what: "a snapshot and the claim that it was taken of", destroy: destroySnapshotAndClaim, gap: "the claim does not exist any more"},
-		{what: "a namespace", destroy: deleteNamespace, meanwhile: finishSnapshot, leaves: true},
-	}, func(ctx context.Context, crimes []*crime) {
-		// One after the other, so that no deadline passes before the deletion; those that have to pass come first.
-		for _, c := range crimes {
-			c.order(ctx, slowly(c))
-			c.declare(ctx)
-			c.await(ctx, "waiting for the snapshot", func(inc *v1alpha1.Incident) bool {
-				return strings.Contains(message(inc, v1alpha1.ConditionEvidenceCollected), "waits for the snapshot to be ready")
-			})
-			c.confirm(ctx)
-			c.destroy(ctx, c)
-		}
-	})
-
-	collected := func(ctx context.Context, crimes []*crime) {
-		for _, c := range crimes {
-			c.order(ctx)
-			c.declare(ctx)
-		}
-		for _, c := range crimes {
-			c.await(ctx, "contained with evidence", func(inc *v1alpha1.Incident) bool {
-				return scenario.Is(v1alpha1.ConditionReady)(inc) && scenario.Is(v1alpha1.ConditionEvidenceCollected)(inc)
-			})
-			c.confirm(ctx)
+	for i, p := range phases {
+		for j, d := range p.deletions {
+			It(p.name+", "+d.what+": what was safe stays, what is lost is said to be lost", func(ctx SpecContext) { crimes[i][j].settles(ctx) })
 		}
 	}
-	whole := []deletion{
-		{what: "a pod", destroy: destroyPod},
-		{what: "a claim", destroy: destroyClaim},
-		{what: "a snapshot", destroy: destroySnapshot},
-		{what: "a namespace", destroy: deleteNamespace, leaves: true},
-		{what: "a namespace with the Incident in it", destroy: deleteNamespace, leaves: true, inside: true},
-	}
-	phase("after it was contained and its evidence was collected", whole, func(ctx context.Context, crimes []*crime) {
-		collected(ctx, crimes)
-		for _, c := range crimes {
-			c.destroy(ctx, c)
-		}
-	})
-
-	phase("while it is closed", whole, func(ctx context.Context, crimes []*crime) {
-		collected(ctx, crimes)
-		for _, c := range crimes {
-			Expect(c.records.SetGoal(ctx, c.incident(), v1alpha1.GoalClose)).To(Succeed())
-		}
-		for _, c := range crimes {
-			c.await(ctx, "waiting for approval", scenario.HasReason(v1alpha1.ConditionReleased, v1alpha1.ReasonWaitingForApproval))
-			c.destroy(ctx, c)
-		}
-	})
+	It("keeps an Incident from being closed until what is lost was waived, and no longer", func(ctx SpecContext) { closeAll(ctx, slices.Concat(crimes...)) })
 })
 
 var _ = Describe("Recovery", func() {
@@ -166,7 +196,8 @@ var _ = Describe("Recovery", func() {
 		declare(ctx, shop, "miner", builder.UsePlan(scenario.PlanName))
 		await(ctx, shop, "miner", "without standing orders", scenario.HasReason(v1alpha1.ConditionAccepted, v1alpha1.ReasonNoPolicy))
 		c := &crime{deletion: deletion{what: "a claim"}, records: shop, attacker: newAttacker(), namespace: shop.Namespace}
-		c.tear(ctx, &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: shop.Namespace, Name: "data-db-0"}})
+		// Only begun: torn from its pod, the claim would at once be replaced by its StatefulSet, with an empty volume.
+		Expect(c.attacker.Delete(ctx, &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: shop.Namespace, Name: "data-db-0"}})).To(Succeed())
 		c.order(ctx)
 		await(ctx, shop, "miner", "left with a gap", scenario.HasReason(v1alpha1.ConditionEvidenceCollected, v1alpha1.ReasonGaps))
 
@@ -203,26 +234,6 @@ func newAttacker() client.Client {
 	attacker, err := client.New(server.Impersonate(cluster.OperatorUser, "system:masters"), client.Options{Scheme: controllers.NewScheme()})
 	Expect(err).NotTo(HaveOccurred())
 	return attacker
-}
-
-// phase tests the deletions of one phase. They are begun together, which saves most of the waiting.
-func phase(name string, deletions []deletion, begin func(context.Context, []*crime)) {
-	Describe(name, Ordered, ContinueOnFailure, func() {
-		var crimes []*crime
-		BeforeAll(func(ctx SpecContext) {
-			crimes = commit(ctx, deletions)
-			begin(ctx, crimes)
-			for _, c := range crimes {
-				if c.meanwhile != nil {
-					c.meanwhile(ctx, c)
-				}
-			}
-		})
-		for i := range deletions {
-			It(deletions[i].what+": what was safe stays, what is lost is said to be lost", func(ctx SpecContext) { crimes[i].settles(ctx) })
-		}
-		It("closing waits for a waiver of what is lost, and is not kept up by anything else", func(ctx SpecContext) { closeAll(ctx, crimes) })
-	})
 }
 
 // commit lets all deletions have their victims, and people who deal with them.
@@ -585,15 +596,23 @@ func deleteNamespace(ctx context.Context, c *crime) {
 	Expect(c.attacker.Delete(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: c.namespace}})).To(Succeed(), c.what)
 }
 
-func destroyNamespace(ctx context.Context, c *crime) {
+// emptyNamespace deletes the namespace and waits until the victim is gone; the rest takes longer.
+func emptyNamespace(ctx context.Context, c *crime) {
 	GinkgoHelper()
 	deleteNamespace(ctx, c)
-	c.goesAltogether(ctx)
+	Eventually(ctx, func() error { return c.records.Admin.Get(ctx, client.ObjectKeyFromObject(c.pod()), c.pod()) }).
+		WithTimeout(scenario.Patience).Should(Satisfy(apierrors.IsNotFound), c.what)
 }
 
 // finishSnapshot lets the storage finish a snapshot that it would never have finished.
 func finishSnapshot(ctx context.Context, c *crime) {
 	GinkgoHelper()
+	content := c.content(ctx)
+	Eventually(ctx, func(g Gomega) {
+		g.Expect(c.records.Admin.Get(ctx, client.ObjectKeyFromObject(content), content)).To(Succeed())
+		g.Expect(content.Status).NotTo(BeNil())
+		g.Expect(content.Status.SnapshotHandle).NotTo(BeNil())
+	}).WithTimeout(scenario.Patience).Should(Succeed(), c.what)
 	ready := client.RawPatch(types.MergePatchType, []byte(`{"status":{"readyToUse":true}}`))
-	Expect(c.attacker.Status().Patch(ctx, c.content(ctx), ready)).To(Succeed(), c.what)
+	Expect(c.attacker.Status().Patch(ctx, content, ready)).To(Succeed(), c.what)
 }
