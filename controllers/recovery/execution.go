@@ -3,6 +3,7 @@ package recovery
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -33,6 +34,26 @@ func waiting(format string, args ...any) Outcome {
 
 func failed(format string, args ...any) Outcome {
 	return Outcome{Failed: true, Message: fmt.Sprintf(format, args...)}
+}
+
+// each brings every one of a step's objects on, and waits for all of them.
+func each[T any](objects []T, one func(T) (Outcome, error)) (Outcome, error) {
+	var ready, notYet []string
+	for _, object := range objects {
+		out, err := one(object)
+		if err != nil {
+			return Outcome{}, err
+		}
+		if out.Done {
+			ready = append(ready, out.Message)
+		} else {
+			notYet = append(notYet, out.Message)
+		}
+	}
+	if len(notYet) > 0 {
+		return waiting("waits: %s", strings.Join(notYet, "; ")), nil
+	}
+	return done("%s", strings.Join(ready, "; ")), nil
 }
 
 // Writer performs a write, or in a dry run only notes it.

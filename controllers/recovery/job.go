@@ -32,7 +32,7 @@ func (runJob) Run(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep)
 	var job batchv1.Job
 	err := x.Reader.Get(ctx, client.ObjectKeyFromObject(wanted), &job)
 	switch {
-	case apierrors.IsNotFound(err) && x.Status(step.Name) != nil && len(x.Status(step.Name).Records) > 0 && x.Recorded(step.Name, jobRef(wanted)) != nil:
+	case apierrors.IsNotFound(err) && x.Recorded(step.Name, jobRef(wanted)) != nil:
 		return failed("%s was deleted before it had ended: retry the step", name), nil
 	case apierrors.IsNotFound(err):
 		return startJob(ctx, x, wanted)

@@ -28,22 +28,9 @@ func (rollBackImages) Run(ctx context.Context, x *Execution, step v1alpha1.Recov
 	if why := unsettled(x); why != "" {
 		return waiting("%s", why), nil
 	}
-	var notYet, ready []string
-	for _, ref := range step.RollBackImages.Workloads {
-		out, err := rollBack(ctx, x, ref, step.RollBackImages.BlockedReplacements)
-		if err != nil {
-			return Outcome{}, err
-		}
-		if out.Done {
-			ready = append(ready, out.Message)
-		} else {
-			notYet = append(notYet, out.Message)
-		}
-	}
-	if len(notYet) > 0 {
-		return waiting("waits: %s", strings.Join(notYet, "; ")), nil
-	}
-	return done("%s", strings.Join(ready, "; ")), nil
+	return each(step.RollBackImages.Workloads, func(ref v1alpha1.WorkloadRef) (Outcome, error) {
+		return rollBack(ctx, x, ref, step.RollBackImages.BlockedReplacements)
+	})
 }
 
 // unsettled says which evidence is still being collected: a rollout deletes pods, and nothing is destroyed before its evidence is settled.

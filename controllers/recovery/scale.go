@@ -25,17 +25,13 @@ func (scale) Run(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep) 
 	if why := unsettled(x); why != "" && step.Scale.To == v1alpha1.ScaleToZero {
 		return waiting("%s", why), nil
 	}
-	return eachScaled(step, func(ref v1alpha1.WorkloadRef) (Outcome, error) {
-		w, why, err := readWorkload(ctx, x.Reader, x.Incident.Namespace, ref)
-		if err != nil || w == nil {
-			return waiting("%s", why), err
-		}
+	return eachScaled(ctx, x, step, func(w *workload) (Outcome, error) {
 		if step.Scale.To == v1alpha1.ScaleToZero {
 			return scaleToZero(ctx, x, step.Name, w)
 		}
 		record := recordedAnywhere(x, w.ref)
 		if record == nil {
-			return waiting("%s %s was not scaled by this recovery: skip the step, or correct the plan", ref.Kind, ref.Name), nil
+			return waiting("%s %s was not scaled by this recovery: skip the step, or correct the plan", w.ref.Kind, w.ref.Name), nil
 		}
 		return scaleBack(ctx, x, w, record)
 	})
@@ -43,37 +39,24 @@ func (scale) Run(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep) 
 
 // Undo gives the workloads back what this step took; what it gave back is not taken again.
 func (scale) Undo(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep) (Outcome, error) {
-	return eachScaled(step, func(ref v1alpha1.WorkloadRef) (Outcome, error) {
-		w, why, err := readWorkload(ctx, x.Reader, x.Incident.Namespace, ref)
-		if err != nil || w == nil {
-			return waiting("%s", why), err
-		}
+	return eachScaled(ctx, x, step, func(w *workload) (Outcome, error) {
 		record := x.Recorded(step.Name, w.ref)
 		if record == nil {
-			return done("%s %s was not scaled by this step", ref.Kind, ref.Name), nil
+			return done("%s %s was not scaled by this step", w.ref.Kind, w.ref.Name), nil
 		}
 		return scaleBack(ctx, x, w, record)
 	})
 }
 
-// eachScaled brings every workload on, and waits for all.
-func eachScaled(step v1alpha1.RecoveryStep, one func(v1alpha1.WorkloadRef) (Outcome, error)) (Outcome, error) {
-	var ready, notYet []string
-	for _, w := range step.Scale.Workloads {
-		out, err := one(v1alpha1.WorkloadRef{Kind: v1alpha1.RecoverableKind(w.Kind), Name: w.Name})
-		if err != nil {
-			return Outcome{}, err
+// eachScaled reads every workload of the step and brings it on.
+func eachScaled(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep, one func(*workload) (Outcome, error)) (Outcome, error) {
+	return each(step.Scale.Workloads, func(s v1alpha1.ScaledWorkload) (Outcome, error) {
+		w, why, err := readWorkload(ctx, x.Reader, x.Incident.Namespace, v1alpha1.WorkloadRef{Kind: v1alpha1.RecoverableKind(s.Kind), Name: s.Name})
+		if err != nil || w == nil {
+			return waiting("%s", why), err
 		}
-		if out.Done {
-			ready = append(ready, out.Message)
-		} else {
-			notYet = append(notYet, out.Message)
-		}
-	}
-	if len(notYet) > 0 {
-		return waiting("waits: %s", strings.Join(notYet, "; ")), nil
-	}
-	return done("%s", strings.Join(ready, "; ")), nil
+		return one(w)
+	})
 }
 
 func scaleToZero(ctx context.Context, x *Execution, step string, w *workload) (Outcome, error) {

@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -42,9 +43,6 @@ func EndState(ctx context.Context, shop *scenario.Shop, inc *v1alpha1.Incident) 
 
 func describeStatus(inc *v1alpha1.Incident, add func(string, ...any)) {
 	add("finalizers %v", inc.Finalizers)
-	for _, c := range inc.Status.Conditions {
-		add("condition %s=%s %s", c.Type, c.Status, c.Reason)
-	}
 	original := map[string]bool{}
 	for _, p := range inc.Status.Pods {
 		if p.Replacement == "" {
@@ -52,13 +50,19 @@ func describeStatus(inc *v1alpha1.Incident, add func(string, ...any)) {
 			add("pod of %s: %s %s", p.Owner.Name, p.Handling, p.Verdict)
 		}
 	}
+	for _, c := range inc.Status.Conditions {
+		if c.Reason == v1alpha1.ReasonGaps && !slices.ContainsFunc(inc.Status.Evidence, func(e v1alpha1.EvidenceItem) bool { return lacking(e) && !ofReplacement(e, original) }) {
+			c.Status, c.Reason = metav1.ConditionTrue, v1alpha1.ReasonCollected
+		}
+		add("condition %s=%s %s", c.Type, c.Status, c.Reason)
+	}
 	// Who dies and comes back must not take its own traces for somebody else's.
 	add("%d tampered with, %d measures", inc.Status.TamperingCount, len(inc.Status.Measures))
 	for _, r := range inc.Status.Revisions {
 		add("revision of %s: %s %v", r.Workload.Name, r.State, r.Images)
 	}
 	for _, e := range inc.Status.Evidence {
-		if e.Type == v1alpha1.EvidenceVolumeSnapshot || len(e.Pods) == 0 || original[e.Pods[0]] {
+		if !ofReplacement(e, original) {
 			add("evidence %s of a %s: %s", e.Type, e.Subject.Kind, e.State)
 		}
 	}
@@ -74,6 +78,15 @@ func describeStatus(inc *v1alpha1.Incident, add func(string, ...any)) {
 			add("step %s: %s", st.Name, st.State)
 		}
 	}
+}
+
+func lacking(e v1alpha1.EvidenceItem) bool {
+	return e.State == v1alpha1.EvidenceGap || e.State == v1alpha1.EvidencePartial
+}
+
+// ofReplacement reports whether an item is only about pods that were created as replacements: of one that the StatefulSet controller made and took away again, within moments, nothing may have been had.
+func ofReplacement(e v1alpha1.EvidenceItem, original map[string]bool) bool {
+	return e.Type != v1alpha1.EvidenceVolumeSnapshot && len(e.Pods) > 0 && !original[e.Pods[0]]
 }
 
 func describeWorkloads(ctx context.Context, shop *scenario.Shop, inc *v1alpha1.Incident, add func(string, ...any)) error {

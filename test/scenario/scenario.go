@@ -106,7 +106,7 @@ func (s *Shop) binding(user, role string) *rbacv1.RoleBinding {
 	}
 }
 
-// Plan brings back the database, then the web tier, looks at both, asks, and releases.
+// Plan brings back the database, while its other client has no pods, then the web tier, looks at both, asks, and releases.
 func (s *Shop) Plan() *v1alpha1.RecoveryPlan {
 	ref := func(kind v1alpha1.RecoverableKind, name string) v1alpha1.WorkloadRef {
 		return v1alpha1.WorkloadRef{Kind: kind, Name: name}
@@ -115,6 +115,8 @@ func (s *Shop) Plan() *v1alpha1.RecoveryPlan {
 	web.DependsOn = []string{"db"}
 	plan := builder.Plan(s.Namespace, PlanName,
 		builder.RollBack("db", ref("StatefulSet", DB)),
+		builder.Scale("quiet", Clean, v1alpha1.ScaleToZero),
+		builder.Scale("loud", Clean, v1alpha1.ScaleToOriginal, "quiet", "db"),
 		web,
 		builder.Verify("healthy", "apps/v1", "Deployment", Web, "object.status.readyReplicas == 2", "web"),
 		builder.Approve("sign-off", "healthy"),
