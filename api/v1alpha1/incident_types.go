@@ -187,7 +187,7 @@ type Intervention struct {
 type RecoveryControl struct {
 	// paused says that no step starts or goes on. What is under way in the cluster, such as a rollout, goes on by itself.
 	// +required
-	Paused bool `json:"paused"`
+	Paused *bool `json:"paused,omitempty"`
 
 	// reason says why, for people.
 	// +optional

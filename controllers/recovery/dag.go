@@ -55,11 +55,11 @@ func Begin(steps []v1alpha1.RecoveryStep) []v1alpha1.StepStatus {
 // Runnable returns the indexes of the steps that may run now: those that have started and are not finished, and, as many as the plan lets run at the same time, those whose dependencies let them start.
 // While a step holds the plan up, none starts.
 func Runnable(plan v1alpha1.RecoveryPlanSpec, status []v1alpha1.StepStatus) []int {
-	clear, halted := map[string]bool{}, false
+	passed, halted := map[string]bool{}, false
 	under, free := map[string]bool{}, int(plan.MaxParallel)
 	for i, step := range plan.Steps {
 		state := status[i].State
-		clear[step.Name] = lets(step, state)
+		passed[step.Name] = lets(step, state)
 		halted = halted || halts(step, state)
 		if started(state) {
 			under[step.Name] = true
@@ -72,7 +72,7 @@ func Runnable(plan v1alpha1.RecoveryPlanSpec, status []v1alpha1.StepStatus) []in
 	for i, step := range plan.Steps {
 		switch {
 		case under[step.Name]:
-		case halted, status[i].State != v1alpha1.StepPending, slices.ContainsFunc(step.DependsOn, func(d string) bool { return !clear[d] }):
+		case halted, status[i].State != v1alpha1.StepPending, slices.ContainsFunc(step.DependsOn, func(d string) bool { return !passed[d] }):
 			continue
 		case step.Approve == nil && free <= 0:
 			continue

@@ -77,11 +77,12 @@ func refusal(plan v1alpha1.RecoveryPlanSpec, status []v1alpha1.StepStatus, i int
 
 func undoRefusal(plan v1alpha1.RecoveryPlanSpec, status []v1alpha1.StepStatus, i int) string {
 	name := plan.Steps[i].Name
-	switch {
-	case status[i].State == v1alpha1.StepPending:
+	switch status[i].State {
+	case v1alpha1.StepPending:
 		return "the step has not started"
-	case status[i].State == v1alpha1.StepUndoing, status[i].State == v1alpha1.StepUndone:
+	case v1alpha1.StepUndoing, v1alpha1.StepUndone:
 		return "the step is undone already"
+	case v1alpha1.StepRunning, v1alpha1.StepOverdue, v1alpha1.StepSucceeded, v1alpha1.StepFailed, v1alpha1.StepSkipped:
 	}
 	for j, other := range plan.Steps {
 		if other.Release != nil && !idle(status[j].State) {

@@ -25,7 +25,7 @@ var _ = Describe("A recovery in the hands of people", func() {
 		await(ctx, shop, "miner", "contained", scenario.Is(v1alpha1.ConditionContained))
 		return shop
 	}
-	recover := func(ctx SpecContext, shop *scenario.Shop) {
+	bringBack := func(ctx SpecContext, shop *scenario.Shop) {
 		GinkgoHelper()
 		Expect(shop.SetGoal(ctx, "miner", v1alpha1.GoalRecover)).To(Succeed())
 	}
@@ -47,7 +47,7 @@ var _ = Describe("A recovery in the hands of people", func() {
 
 		By("pausing it before it begins")
 		Expect(shop.Pause(ctx, "miner", true)).To(Succeed())
-		recover(ctx, shop)
+		bringBack(ctx, shop)
 		inc := await(ctx, shop, "miner", "paused", scenario.HasReason(v1alpha1.ConditionRecovered, v1alpha1.ReasonPaused))
 		Expect(message(inc)).To(ContainSubstring("wait for the vendor"))
 		Expect(inc.Status.Recovery.Steps).To(HaveEach(HaveField("State", v1alpha1.StepPending)))
@@ -73,7 +73,7 @@ var _ = Describe("A recovery in the hands of people", func() {
 		optional := missing("optional", "extra")
 		optional.DeadlineSeconds, optional.OnFailure = 1, v1alpha1.OnFailureContinue
 		shop := begin(ctx, optional, missing("next", scenario.Web, "optional"))
-		recover(ctx, shop)
+		bringBack(ctx, shop)
 		inc := await(ctx, shop, "miner", "past the failed step", func(inc *v1alpha1.Incident) bool {
 			return stepIs("optional", v1alpha1.StepFailed)(inc) && stepIs("next", v1alpha1.StepSucceeded)(inc)
 		})

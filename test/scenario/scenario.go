@@ -265,7 +265,7 @@ func (s *Shop) Intervene(ctx context.Context, name, step string, action v1alpha1
 // Pause holds the recovery back, or lets it go on, as a responder does.
 func (s *Shop) Pause(ctx context.Context, name string, paused bool) error {
 	return s.edit(ctx, s.Responder, name, func(inc *v1alpha1.Incident) {
-		inc.Spec.Recovery = v1alpha1.RecoveryControl{Paused: paused, Reason: "wait for the vendor"}
+		inc.Spec.Recovery = v1alpha1.RecoveryControl{Paused: &paused, Reason: "wait for the vendor"}
 	})
 }
 
