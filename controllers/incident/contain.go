@@ -215,6 +215,7 @@ func (s *scope) ensurePolicy(ctx context.Context, want *networkingv1.NetworkPoli
 	// Nothing new starts in a namespace that goes, and what still runs there is judged by the policies that are left.
 	leaving, err := s.wentAlong(ctx, ref)
 	if leaving {
+		s.undenied[want.Namespace] = true
 		return nil
 	}
 	s.policiesInForce = false
@@ -486,16 +487,25 @@ func (s *scope) detaches(ctx context.Context, p *v1alpha1.PodStatus, pod *corev1
 	if err != nil {
 		return false, err
 	}
-	var deny []*isolation.Policy
-	for _, want := range s.desiredPolicies() {
-		if want.Namespace == pod.Namespace {
-			deny = append(deny, isolation.ReadNetworkPolicy(want))
-		}
-	}
+	deny := s.denyIn(pod.Namespace)
 	s.Index.Read(func(set *isolation.Set, _ *isolation.Peers) {
 		s.decisions[p.UID] = remedy.Handling(pod, s.incident.UID, set.With(deny...), s.exceptionsOf(pod), adopters, v1alpha1.PodHandlingDetach)
 	})
 	return s.decisions[p.UID].Detach, nil
+}
+
+// denyIn are the Incident's deny policies in a namespace, those too that are about to be in force. Where one cannot be created, because the namespace is being deleted, none is counted on.
+func (s *scope) denyIn(namespace string) []*isolation.Policy {
+	if s.undenied[namespace] {
+		return nil
+	}
+	var out []*isolation.Policy
+	for _, want := range s.desiredPolicies() {
+		if want.Namespace == namespace {
+			out = append(out, isolation.ReadNetworkPolicy(want))
+		}
+	}
+	return out
 }
 
 // patchPod replaces labels and annotations of exactly the version of the pod that was read. When it has changed, or is gone, the next pass judges anew.

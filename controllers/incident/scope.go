@@ -61,6 +61,8 @@ type scope struct {
 	unguarded error
 	// policiesInForce says that every deny policy was observed with the content it should have.
 	policiesInForce bool
+	// undenied are the namespaces that are being deleted, and in which a deny policy is missing that cannot be created any more.
+	undenied map[string]bool
 	// refusalsInForce and heldInForce say that the lists that admission reads are what they should be.
 	refusalsInForce, heldInForce bool
 	// listed says that the list of what is held had something in it when the pass began to act.
@@ -99,6 +101,7 @@ func newScope(r *Reconciler, inc *v1alpha1.Incident) *scope {
 		policies:   map[string][]*networkingv1.NetworkPolicy{},
 		open:       map[string][]isolation.Exception{},
 		decisions:  map[string]remedy.Decision{},
+		undenied:   map[string]bool{},
 		leaks:      map[string][]isolation.Leak{},
 		passID:     string(uuid.NewUUID()),
 	}

@@ -107,12 +107,7 @@ func (s *scope) predicted(ctx context.Context, p *v1alpha1.PodStatus, pod *corev
 	}
 	would := pod.DeepCopy()
 	would.Labels, would.Annotations = labels, annotations
-	var deny []*isolation.Policy
-	for _, d := range s.desiredPolicies() {
-		if d.Namespace == pod.Namespace {
-			deny = append(deny, isolation.ReadNetworkPolicy(d))
-		}
-	}
+	deny := s.denyIn(pod.Namespace)
 	var leaks []isolation.Leak
 	s.Index.Read(func(set *isolation.Set, peers *isolation.Peers) {
 		leaks = isolation.Evaluate(would, set.With(deny...), s.exceptionsOf(pod), peers)
