@@ -135,6 +135,7 @@ func (s *scope) releasePod(ctx context.Context, p *v1alpha1.PodStatus, remove bo
 			p.Verdict, p.Leaks, p.LeakCount, p.UndecidedCount, p.Residuals, p.Proof, p.Message = v1alpha1.VerdictReleased, nil, 0, 0, nil, "", ""
 		}
 		s.journal.Done(v1alpha1.ActionReleasePod, ref)
+		s.journal.Done(v1alpha1.ActionRepairMeasure, ref)
 		return false, nil
 	case remove && p.Handling == v1alpha1.HandlingDetached && len(measure.HeldByOthers(pod, s.incident.UID)) == 0:
 		x := &recovery.Execution{Writer: s, Journal: s.journal}
