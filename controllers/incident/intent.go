@@ -20,15 +20,16 @@ const journalTries = 3
 // protect records the intent of a write that keeps containment in force, right before it. It waits for no other pass and not for the store. Whatever becomes of the record, containment goes on: what cannot be
 // written to status is remembered for the ledger.
 func (s *scope) protect(ctx context.Context, action v1alpha1.Action, ref v1alpha1.ObjectRef, detail string) {
-	if s.journal.IntendAnew(action, ref, clip(detail, maxMessage)) {
+	if s.dryRun() {
 		return
 	}
+	durable := s.journal.IntendAnew(action, ref, clip(detail, maxMessage))
 	entry, recorded := s.journal.Last(action, ref)
 	if !recorded {
 		s.rememberIntent(action, ref, detail, "the journal is full")
 		return
 	}
-	if err := s.journalNow(ctx, entry); err != nil {
+	if err := s.journalNow(ctx, entry, durable); err != nil {
 		ctrl.LoggerFrom(ctx).Error(err, "An intent could not be written to status before containment was repaired", "action", action, "object", ref)
 		s.rememberIntent(action, ref, detail, "status could not be written: "+err.Error())
 		return
@@ -36,29 +37,36 @@ func (s *scope) protect(ctx context.Context, action v1alpha1.Action, ref v1alpha
 	s.journal.Persisted(action, ref)
 }
 
-// journalNow writes one intent to status, ahead of the one write of status that ends the pass.
-func (s *scope) journalNow(ctx context.Context, entry v1alpha1.JournalEntry) error {
-	inc, current := s.incident.DeepCopy(), true
-	for range journalTries {
+// journalNow sees to it that one intent is in status, ahead of the one write of status that ends the pass. One that was read counts only if the API server has it so too: the copy that the pass began with may
+// be behind, and tell of an earlier time as if it were not over.
+func (s *scope) journalNow(ctx context.Context, entry v1alpha1.JournalEntry, wasRead bool) error {
+	inc := s.incident.DeepCopy()
+	for try := range journalTries {
+		if try > 0 || wasRead {
+			// Where somebody else was first, this pass will not be able to write its status either, but the intent goes into the one that counts.
+			if err := s.Live.Get(ctx, client.ObjectKeyFromObject(s.incident), inc); err != nil {
+				return err
+			}
+			if inc.UID != s.incident.UID {
+				return fmt.Errorf("incident %s/%s is another one by now", inc.Namespace, inc.Name)
+			}
+		}
+		before := len(inc.Status.Journal)
 		entries, has := journal.Append(inc.Status.Journal, entry)
 		if !has {
 			return fmt.Errorf("the journal of Incident %s/%s is full", inc.Namespace, inc.Name)
 		}
+		if len(entries) == before {
+			return nil
+		}
+		read := inc.ResourceVersion
 		inc.Status.Journal = entries
 		err := s.Client.Status().Update(ctx, inc)
-		if err == nil && current {
+		if err == nil && read == s.incident.ResourceVersion {
 			s.incident.ResourceVersion = inc.ResourceVersion
 		}
 		if !apierrors.IsConflict(err) {
 			return err
-		}
-		// Somebody else was first. This pass will not be able to write its status either, but the intent goes into the one that counts.
-		current = false
-		if err := s.Live.Get(ctx, client.ObjectKeyFromObject(s.incident), inc); err != nil {
-			return err
-		}
-		if inc.UID != s.incident.UID {
-			return fmt.Errorf("incident %s/%s is another one by now", inc.Namespace, inc.Name)
 		}
 	}
 	return fmt.Errorf("incident %s/%s was changed by others again and again", s.incident.Namespace, s.incident.Name)

@@ -210,6 +210,6 @@ func Append(entries []v1alpha1.JournalEntry, e v1alpha1.JournalEntry) ([]v1alpha
 	if len(entries) >= v1alpha1.MaxJournal {
 		return entries, false
 	}
-	e.Number = next(entries)
+	e.Number = max(e.Number, next(entries))
 	return append(slices.Clone(entries), e), true
 }
