@@ -306,6 +306,7 @@ func (s *scope) noteGone(action v1alpha1.Action, left []v1alpha1.ObjectRef) {
 	for _, ref := range s.journal.Open(action) {
 		if !slices.Contains(left, ref) {
 			s.journal.Done(action, ref)
+			s.journal.Done(v1alpha1.ActionTakeOverCopy, ref) // by a pass that died as well, and whose document was written otherwise
 		}
 	}
 }
