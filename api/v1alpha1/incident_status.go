@@ -14,6 +14,8 @@ const (
 	MaxPlannedActions = 1000
 	MaxMeasures       = 320
 	MaxTampering      = 50
+	MaxJournal        = 2000
+	MaxRecoveryTurns  = 32
 	MaxExceptionState = 256
 )
 
@@ -606,7 +608,7 @@ type CustodyStatus struct {
 }
 
 // Action is something that the operator does to an existing object.
-// +kubebuilder:validation:Enum=QuarantinePod;CarveOutPolicy;RestorePolicy;RetainSnapshot;DeleteSnapshot;LabelClaim;RestoreClaim;RemoveEvidence;RollBackImages;Scale;RestoreReplicas;PauseAutoscaler;ResumeAutoscaler;DeletePod;ReleasePod;ReleaseRevision;LiftQuarantine
+// +kubebuilder:validation:Enum=QuarantinePod;CarveOutPolicy;RestorePolicy;RetainSnapshot;DeleteSnapshot;LabelClaim;RestoreClaim;RemoveEvidence;RollBackImages;Scale;RestoreReplicas;PauseAutoscaler;ResumeAutoscaler;DeletePod;ReleasePod;ReleaseRevision;LiftQuarantine;HoldIncident;LetIncidentGo;RepairMeasure;UpdateList;ReleaseSnapshot;RemoveJob;RemoveCopy;TakeOverCopy
 type Action string
 
 const (
@@ -644,6 +646,22 @@ const (
 	ActionReleaseRevision Action = "ReleaseRevision"
 	// ActionLiftQuarantine deletes the Incident's own deny policy in a namespace, once no pod there is held by it.
 	ActionLiftQuarantine Action = "LiftQuarantine"
+	// ActionHoldIncident puts the finalizer on the Incident: it cannot be deleted while it holds a quarantine.
+	ActionHoldIncident Action = "HoldIncident"
+	// ActionLetIncidentGo takes that finalizer off again.
+	ActionLetIncidentGo Action = "LetIncidentGo"
+	// ActionRepairMeasure makes something that holds the quarantine what it has to be again: somebody has changed it, or an exception is withheld from now on.
+	ActionRepairMeasure Action = "RepairMeasure"
+	// ActionUpdateList changes or deletes a list that admission reads, of revisions that are refused or of what is held.
+	ActionUpdateList Action = "UpdateList"
+	// ActionReleaseSnapshot takes the mark of evidence and the finalizer off a snapshot that is being deleted.
+	ActionReleaseSnapshot Action = "ReleaseSnapshot"
+	// ActionRemoveJob deletes the Job of an evidence tool, or its NetworkPolicy, once what the tool has printed is kept.
+	ActionRemoveJob Action = "RemoveJob"
+	// ActionRemoveCopy deletes a copy of evidence in the operator's namespace: after an approved removal, or because it is a part of a document that was never completed.
+	ActionRemoveCopy Action = "RemoveCopy"
+	// ActionTakeOverCopy marks such a part as one that is used after all.
+	ActionTakeOverCopy Action = "TakeOverCopy"
 )
 
 // JournalState says how far an action has come.
@@ -659,6 +677,11 @@ const (
 
 // JournalEntry is the record of one action on an existing object.
 type JournalEntry struct {
+	// number counts the entries of this Incident's journal from 1, those that were left out too. Not set on entries of early versions.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	Number int64 `json:"number,omitempty"`
+
 	// action is what is done.
 	// +required
 	Action Action `json:"action,omitempty"`
@@ -899,6 +922,45 @@ type RecoveryStatus struct {
 	Steps []StepStatus `json:"steps,omitempty"`
 }
 
+// RecoveryTurnState says whether people hold a recovery back.
+// +kubebuilder:validation:Enum=Paused;Resumed
+type RecoveryTurnState string
+
+const (
+	// RecoveryPaused says that spec.recovery.paused was found to be true.
+	RecoveryPaused RecoveryTurnState = "Paused"
+	// RecoveryResumed says that it was found not to be any more.
+	RecoveryResumed RecoveryTurnState = "Resumed"
+)
+
+// RecoveryTurn is one time that people paused the recovery, or let it go on.
+type RecoveryTurn struct {
+	// at is when the operator saw it.
+	// +required
+	At metav1.Time `json:"at,omitempty,omitzero"`
+
+	// generation is the generation of the Incident in which the operator saw it.
+	// +required
+	// +kubebuilder:validation:Minimum=1
+	Generation int64 `json:"generation,omitempty"`
+
+	// state is Paused or Resumed.
+	// +required
+	State RecoveryTurnState `json:"state,omitempty"`
+
+	// reason is the reason that was given in spec.recovery.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=1024
+	Reason string `json:"reason,omitempty"`
+
+	// by is the field manager that has set spec.recovery.paused, as far as metadata.managedFields tells. It is the name of a program, not of a person: the audit log has the person.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	By string `json:"by,omitempty"`
+}
+
 // TimelineEntry is one thing that happened.
 type TimelineEntry struct {
 	// at is when it was observed.
@@ -1052,15 +1114,27 @@ type IncidentStatus struct {
 	// +kubebuilder:validation:MaxItems=1000
 	Evidence []EvidenceItem `json:"evidence,omitempty"`
 
-	// journal records every action on an existing object, before and after.
+	// journal records every action on an existing object, before and after. An action that was needed again has an entry for each time. When it is about to be full, the oldest entries whose outcome is
+	// known and which the custody ledger has are left out; those that are open never are.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=2000
 	Journal []JournalEntry `json:"journal,omitempty"`
 
+	// journalOmitted is how many entries of the journal were left out. The custody ledger has them. Not set while there are none.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	JournalOmitted int64 `json:"journalOmitted,omitempty"`
+
 	// recovery is the execution of the recovery plan.
 	// +optional
 	Recovery *RecoveryStatus `json:"recovery,omitempty,omitzero"`
+
+	// recoveryTurns are the latest times that people paused the recovery or let it go on. The custody ledger has all of them.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=32
+	RecoveryTurns []RecoveryTurn `json:"recoveryTurns,omitempty"`
 
 	// plannedActions is, in DryRun, what Enforce would do next, in order.
 	// +optional

@@ -384,7 +384,7 @@ func (g *groups) labelClaim(ctx context.Context, item v1alpha1.EvidenceItem, gr 
 		return true, nil
 	}
 	detail := fmt.Sprintf("label %s: selected by VolumeGroupSnapshot %s; taken off when the snapshot is taken", gr.label, gr.key.Name)
-	if !g.x.Journal.Intend(v1alpha1.ActionLabelClaim, ref, detail) {
+	if !g.x.Journal.IntendAnew(v1alpha1.ActionLabelClaim, ref, detail) {
 		return false, nil
 	}
 	patch, err := json.Marshal(append([]operation{sameUID(claim)}, addLabels(claim, map[string]string{gr.label: gr.value})...))
@@ -408,7 +408,7 @@ func (g *groups) restoreClaim(ctx context.Context, item v1alpha1.EvidenceItem, g
 	}
 	g.x.Journal.Done(v1alpha1.ActionLabelClaim, ref)
 	detail := "take the label " + gr.label + " off again"
-	if !g.x.Journal.Intend(v1alpha1.ActionRestoreClaim, ref, detail) {
+	if !g.x.Journal.IntendAnew(v1alpha1.ActionRestoreClaim, ref, detail) {
 		return false, nil
 	}
 	path := "/metadata/labels/" + pointer(gr.label)
@@ -534,7 +534,7 @@ func (g *groups) retainGroup(ctx context.Context, content *unstructured.Unstruct
 		return true, nil
 	}
 	const detail = "deletionPolicy: Retain"
-	if !g.x.Journal.Intend(v1alpha1.ActionRetainSnapshot, ref, detail) {
+	if !g.x.Journal.IntendAnew(v1alpha1.ActionRetainSnapshot, ref, detail) {
 		return false, nil
 	}
 	patch, err := retainPatch(content)
@@ -647,7 +647,7 @@ func (g *groups) keepMember(ctx context.Context, snap *snapshotv1.VolumeSnapshot
 		g.x.Journal.Done(v1alpha1.ActionRetainSnapshot, ref)
 		return true, nil
 	}
-	if !g.x.Journal.Intend(v1alpha1.ActionRetainSnapshot, ref, keepDetail) {
+	if !g.x.Journal.IntendAnew(v1alpha1.ActionRetainSnapshot, ref, keepDetail) {
 		return false, nil
 	}
 	labels := measure.OwnedLabels(g.Incident)

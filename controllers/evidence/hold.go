@@ -135,26 +135,47 @@ const (
 	contentKind  = "VolumeSnapshotContent"
 )
 
-// perform writes what a step says. That it took effect is observed by the next look.
-func perform(ctx context.Context, x *Execution, step Step) error {
+// perform writes what a step says, and reports whether the mark of a snapshot waits for its intent to be durable. That it took effect is observed by the next look.
+func perform(ctx context.Context, x *Execution, step Step) (waits bool, err error) {
 	if step.Retained != nil {
 		x.Journal.Done(v1alpha1.ActionRetainSnapshot, refOf(contentKind, step.Retained))
 	}
+	if step.Snapshot != nil && unkept(step.Snapshot) == nil {
+		x.Journal.Done(v1alpha1.ActionRetainSnapshot, refOf(snapshotKind, step.Snapshot))
+	}
 	switch {
 	case step.Create != nil:
-		return create(ctx, x, step.Create)
+		return false, create(ctx, x, step.Create)
 	case step.Retain != nil:
-		return retain(ctx, x, step.Retain)
-	case step.Keep != nil:
-		patch, err := keepPatch(step.Keep, map[string]string{v1alpha1.EvidenceLabel: evidenceKept})
-		if err != nil {
-			return err
+		if step.Snapshot != nil && unkept(step.Snapshot) != nil {
+			x.Journal.Intend(v1alpha1.ActionRetainSnapshot, refOf(snapshotKind, step.Snapshot), keepDetail) // comes next
 		}
-		return patchObject(ctx, x, refOf(snapshotKind, step.Keep), step.Keep, patch, keepDetail)
+		return false, retain(ctx, x, step.Retain)
+	case step.Keep != nil:
+		return keep(ctx, x, step.Keep)
 	case step.Remove != nil:
-		return remove(ctx, x, refOf(snapshotKind, step.Remove), step.Remove)
+		return false, remove(ctx, x, refOf(snapshotKind, step.Remove), step.Remove)
 	}
-	return nil
+	return false, nil
+}
+
+// keep marks a snapshot whose content is retained, and reports whether that waits for its intent to be durable. Nobody looks at a snapshot that is kept any more, so the API server's answer is what tells the effect.
+func keep(ctx context.Context, x *Execution, snap *snapshotv1.VolumeSnapshot) (waits bool, err error) {
+	ref := refOf(snapshotKind, snap)
+	if !x.Journal.IntendAnew(v1alpha1.ActionRetainSnapshot, ref, keepDetail) {
+		return true, nil
+	}
+	patch, err := keepPatch(snap, map[string]string{v1alpha1.EvidenceLabel: evidenceKept})
+	if err != nil {
+		return false, err
+	}
+	if err := patchObject(ctx, x, ref, snap, patch, keepDetail); err != nil {
+		return false, err
+	}
+	if unkept(snap) == nil {
+		x.Journal.Done(v1alpha1.ActionRetainSnapshot, ref)
+	}
+	return false, nil
 }
 
 func create(ctx context.Context, x *Execution, snap *snapshotv1.VolumeSnapshot) error {
@@ -177,7 +198,7 @@ func goingNamespace(err error, namespace string) string {
 func retain(ctx context.Context, x *Execution, content *snapshotv1.VolumeSnapshotContent) error {
 	ref := refOf(contentKind, content)
 	const detail = "deletionPolicy: Retain"
-	if !x.Journal.Intend(v1alpha1.ActionRetainSnapshot, ref, detail) {
+	if !x.Journal.IntendAnew(v1alpha1.ActionRetainSnapshot, ref, detail) {
 		return nil
 	}
 	patch, err := retainPatch(content)
@@ -197,14 +218,21 @@ func patchObject(ctx context.Context, x *Execution, ref v1alpha1.ObjectRef, obj 
 func remove(ctx context.Context, x *Execution, ref v1alpha1.ObjectRef, obj client.Object) error {
 	if obj.GetDeletionTimestamp().IsZero() {
 		const detail = "it was not ready in time, and would keep its claim from being deleted"
-		if !x.Journal.Intend(v1alpha1.ActionDeleteSnapshot, ref, detail) {
+		durable := x.Journal.Intend(v1alpha1.ActionDeleteSnapshot, ref, detail)
+		if patch, err := releasePatch(obj); err == nil && patch != nil {
+			x.Journal.Intend(v1alpha1.ActionReleaseSnapshot, ref, letGoDetail) // comes next
+		}
+		if !durable {
 			return nil
 		}
 		return deleteObject(ctx, x, ref, obj, detail)
 	}
 	x.Journal.Done(v1alpha1.ActionDeleteSnapshot, ref)
-	return release(ctx, x, ref, obj, "let go what is being deleted")
+	return release(ctx, x, ref, obj, letGoDetail)
 }
+
+// letGoDetail says why mark and finalizer are taken off what we delete ourselves.
+const letGoDetail = "let go what is being deleted"
 
 func deleteObject(ctx context.Context, x *Execution, ref v1alpha1.ObjectRef, obj client.Object, detail string) error {
 	if x.Withheld {
@@ -219,9 +247,10 @@ func deleteObject(ctx context.Context, x *Execution, ref v1alpha1.ObjectRef, obj
 	})
 }
 
+// release takes mark and finalizer off, once the intent is durable. LetGo observes that they are off.
 func release(ctx context.Context, x *Execution, ref v1alpha1.ObjectRef, obj client.Object, detail string) error {
 	patch, err := releasePatch(obj)
-	if err != nil || patch == nil {
+	if err != nil || patch == nil || !x.Journal.IntendAnew(v1alpha1.ActionReleaseSnapshot, ref, detail) {
 		return err
 	}
 	return patchObject(ctx, x, ref, obj, patch, detail)

@@ -21,12 +21,13 @@ import (
 
 // LetGo looks after the snapshots of items that are settled, which no collector looks at any more; it is called in every pass. Snapshots that are deleted with their namespace are let go once
 // their contents are seen to be retained, snapshots of gaps that were left over are removed, claims get their labels back, and a group whose members are all settled is marked as kept. It reads one list
-// of VolumeSnapshots for each namespace with such items, and each group.
+// of VolumeSnapshots for each namespace with such items, each group, and each object that was to be let go.
 func LetGo(ctx context.Context, x *Execution) error {
 	if x.DryRun {
 		return nil
 	}
 	g := &groups{Snapshots: snapshotsOf(x), x: x}
+	open := x.Journal.Open(v1alpha1.ActionReleaseSnapshot)
 	var failures []error
 	namespaces, seen := map[string]bool{}, map[client.ObjectKey]bool{}
 	for _, item := range x.Incident.Status.Evidence {
@@ -47,7 +48,31 @@ func LetGo(ctx context.Context, x *Execution) error {
 	for namespace := range namespaces {
 		failures = append(failures, g.letSnapshotsGo(ctx, namespace))
 	}
-	return errors.Join(failures...)
+	return errors.Join(append(failures, g.noteReleases(ctx, open))...)
+}
+
+// noteReleases notes in the journal what of the objects that were to be let go when the pass began is let go, or gone.
+func (g *groups) noteReleases(ctx context.Context, open []v1alpha1.ObjectRef) error {
+	for _, ref := range open {
+		key := client.ObjectKey{Namespace: ref.Namespace, Name: ref.Name}
+		var obj client.Object = &snapshotv1.VolumeSnapshot{}
+		found, err := true, error(nil)
+		if ref.Kind == snapshotKind {
+			found, err = g.find(ctx, key, obj)
+		} else if obj, err = g.get(ctx, ref.Kind, key); apimeta.IsNoMatchError(err) || apierrors.IsNotFound(err) {
+			found, err = false, nil
+		}
+		if err != nil {
+			return fmt.Errorf("reading %s %s: %w", ref.Kind, key, err)
+		}
+		if left := found && string(obj.GetUID()) == ref.UID; left {
+			if patch, err := releasePatch(obj); err != nil || patch != nil {
+				continue
+			}
+		}
+		g.x.Journal.Done(v1alpha1.ActionReleaseSnapshot, ref)
+	}
+	return nil
 }
 
 // restoreLeftOver takes the group's label off a claim whose item was settled before that was done.
@@ -153,14 +178,19 @@ func (g *groups) letGroupGo(ctx context.Context, gr group) error {
 	}
 	ref := refOf(groupKind, taken)
 	if taken.GetDeletionTimestamp().IsZero() {
+		const detail = "mark it as evidence whose contents are retained"
 		if taken.GetLabels()[v1alpha1.EvidenceLabel] != evidenceTaking {
+			g.x.Journal.Done(v1alpha1.ActionRetainSnapshot, ref)
+			return nil
+		}
+		if !g.x.Journal.IntendAnew(v1alpha1.ActionRetainSnapshot, ref, detail) {
 			return nil
 		}
 		patch, err := keepPatch(taken, map[string]string{v1alpha1.EvidenceLabel: evidenceKept})
 		if err != nil {
 			return err
 		}
-		return patchObject(ctx, g.x, ref, taken, patch, "mark it as evidence whose contents are retained")
+		return patchObject(ctx, g.x, ref, taken, patch, detail)
 	}
 	if goes, err := g.namespaceGoes(ctx, gr.key.Namespace); err != nil || !goes || !held(taken) {
 		return err

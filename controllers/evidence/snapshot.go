@@ -84,7 +84,11 @@ func collectOne(ctx context.Context, x *Execution, item v1alpha1.EvidenceItem) (
 	if step.Gone {
 		settle(x.Journal, v1alpha1.ActionDeleteSnapshot, observed)
 	}
-	if err := perform(ctx, x, step); err != nil {
+	waits, err := perform(ctx, x, step)
+	if waits && observed.State != v1alpha1.EvidencePending {
+		observed = item // what has to be written first is only intended
+	}
+	if err != nil {
 		if why := goingNamespace(err, item.Subject.Namespace); step.Create != nil && why != "" {
 			return gap(observed, why), nil
 		}
@@ -140,6 +144,8 @@ type Step struct {
 	Retain *snapshotv1.VolumeSnapshotContent
 	// Retained is a content that was observed to be so.
 	Retained *snapshotv1.VolumeSnapshotContent
+	// Snapshot is the one whose content has to be, or is, retained.
+	Snapshot *snapshotv1.VolumeSnapshot
 	// Keep is a VolumeSnapshot whose mark has to say that its content is retained.
 	Keep *snapshotv1.VolumeSnapshot
 	// Remove is a VolumeSnapshot that came to nothing and has to be deleted, or, when that has begun, to be let go.
@@ -354,13 +360,13 @@ func (s *Snapshots) secure(item v1alpha1.EvidenceItem, snap *snapshotv1.VolumeSn
 	if !retained(content) {
 		// Our own write, which no deadline ends: what was taken is not given up because it took long.
 		item.Message = "waits for the content's deletionPolicy to be Retain"
-		return item, Step{Retain: content}, nil
+		return item, Step{Retain: content, Snapshot: snap}, nil
 	}
 	if !s.ready(item, snap, content) {
 		item, step, err := s.wait(item, snap, waitsForReady+snapshotError(snap))
 		step.Retained = content
 		if step.Remove == nil {
-			step.Keep = unkept(snap)
+			step.Keep, step.Snapshot = unkept(snap), snap
 		}
 		return item, step, err
 	}
@@ -370,7 +376,7 @@ func (s *Snapshots) secure(item v1alpha1.EvidenceItem, snap *snapshotv1.VolumeSn
 	if content.Status.CreationTime != nil {
 		item.TakenAt = metav1.NewTime(time.Unix(0, *content.Status.CreationTime))
 	}
-	return item, Step{Retained: content, Keep: unkept(snap)}, nil
+	return item, Step{Retained: content, Keep: unkept(snap), Snapshot: snap}, nil
 }
 
 // ready reports whether the snapshot can be used. The content knows; the snapshot controller copies that to the snapshot, but not once that is being deleted. What has become ready is

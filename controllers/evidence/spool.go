@@ -171,9 +171,14 @@ func pack(document []byte) ([]byte, error) {
 	return packed.Bytes(), nil
 }
 
+// TakeOver is told of a chunk that a pass has left that died, before it is marked as one that is used after all.
+type TakeOver func(ctx context.Context, chunk *corev1.ConfigMap)
+
 // WriteSpool creates what SpoolObjects returned, and returns the index as the API server has it. When there is an index of that name already, that one is returned and nothing is written: a pass that
 // died before it wrote status has stored it, and the first record is nearest to the untouched pods. A crash in between leaves chunks that nothing names; SweepSpool finds them.
-func WriteSpool(ctx context.Context, c client.Client, objects []*corev1.ConfigMap) (*corev1.ConfigMap, error) {
+//
+// Whoever has to know of it is told before a chunk that is there already is changed.
+func WriteSpool(ctx context.Context, c client.Client, objects []*corev1.ConfigMap, takeOver ...TakeOver) (*corev1.ConfigMap, error) {
 	index := objects[len(objects)-1]
 	key := client.ObjectKeyFromObject(index)
 	if len(objects) > 1 {
@@ -186,7 +191,7 @@ func WriteSpool(ctx context.Context, c client.Client, objects []*corev1.ConfigMa
 		}
 	}
 	for _, chunk := range objects[:len(objects)-1] {
-		if err := writeChunk(ctx, c, chunk); err != nil {
+		if err := writeChunk(ctx, c, chunk, takeOver); err != nil {
 			return nil, fmt.Errorf("creating ConfigMap %s: %w", client.ObjectKeyFromObject(chunk), err)
 		}
 	}
@@ -202,7 +207,7 @@ func WriteSpool(ctx context.Context, c client.Client, objects []*corev1.ConfigMa
 }
 
 // writeChunk creates a chunk, or takes over one that a pass has left that died. That one is marked: whoever has found before that nothing leads to it, and is about to remove it, removes another version.
-func writeChunk(ctx context.Context, c client.Client, want *corev1.ConfigMap) error {
+func writeChunk(ctx context.Context, c client.Client, want *corev1.ConfigMap, takeOver []TakeOver) error {
 	err := c.Create(ctx, want.DeepCopy())
 	if !apierrors.IsAlreadyExists(err) {
 		return err
@@ -214,6 +219,9 @@ func writeChunk(ctx context.Context, c client.Client, want *corev1.ConfigMap) er
 	if !bytes.Equal(got.BinaryData[chunkKey], want.BinaryData[chunkKey]) {
 		// The name has the digest in it, so nobody has this by accident.
 		return fmt.Errorf("there is one with another content: %w", ErrSpoolDamaged)
+	}
+	for _, tell := range takeOver {
+		tell(ctx, &got)
 	}
 	if got.Annotations == nil {
 		got.Annotations = map[string]string{}

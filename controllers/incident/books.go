@@ -273,6 +273,7 @@ func (s *scope) keepBooks() {
 		k.judge(result.Err)
 	}
 	all := facts(s.incident, s.now.Time)
+	s.leaveOutEntries()
 	missing := k.missing(all)
 	s.books = k.state(all, len(missing) == 0)
 	if len(missing) > 0 || k.unsigned() {
@@ -358,7 +359,7 @@ func (s *scope) act(op v1alpha1.PlannedAction, err error) {
 
 // rememberActs keeps the writes of the pass until the ledger has them, which the next pass sees to.
 func (s *scope) rememberActs() {
-	if len(s.acts) == 0 || !s.books.begun {
+	if len(s.acts) == 0 || s.dryRun() {
 		return
 	}
 	s.Books.of(s.owner(), s.incident.UID).note(s.acts)

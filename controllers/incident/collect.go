@@ -112,10 +112,11 @@ func (s *scope) spool(ctx context.Context, objects []*corev1.ConfigMap, why stri
 	op := v1alpha1.PlannedAction{Verb: "create", Object: v1alpha1.ObjectRef{Kind: "ConfigMap", Namespace: index.Namespace, Name: index.Name}, Detail: why}
 	return s.Write(ctx, op, func(ctx context.Context, c client.Client) error {
 		// Where a pass that died has stored it before, the first record stands: it is nearest to what was not touched yet.
-		stored, err := evidence.WriteSpool(ctx, c, objects)
+		stored, err := evidence.WriteSpool(ctx, c, objects, s.takeOver)
 		if err != nil {
 			return err
 		}
+		s.noteTakeOvers(objects)
 		spooled, err := item(stored)
 		if err != nil {
 			return err
@@ -224,7 +225,28 @@ func (s *scope) collect(ctx context.Context) error {
 	return errors.Join(failures...)
 }
 
-// removeJobs removes the tools' Jobs, and the policies of their pods, once what came of all of them is durable.
+// takeOver journals that a part of a document which a pass has left that died is used after all. The pods are not quarantined before their record is complete, so this does not wait.
+func (s *scope) takeOver(ctx context.Context, chunk *corev1.ConfigMap) {
+	s.protect(ctx, v1alpha1.ActionTakeOverCopy, objectRef("ConfigMap", chunk), "mark it as a part that is used after all")
+}
+
+// noteTakeOvers notes that the document is complete, with the parts that were taken over.
+func (s *scope) noteTakeOvers(objects []*corev1.ConfigMap) {
+	for _, ref := range s.journal.Open(v1alpha1.ActionTakeOverCopy) {
+		if slices.ContainsFunc(objects, func(cm *corev1.ConfigMap) bool { return cm.Name == ref.Name }) {
+			s.journal.Done(v1alpha1.ActionTakeOverCopy, ref)
+		}
+	}
+}
+
+func objectRef(kind string, obj metav1.Object) v1alpha1.ObjectRef {
+	return v1alpha1.ObjectRef{Kind: kind, Namespace: obj.GetNamespace(), Name: obj.GetName(), UID: string(obj.GetUID())}
+}
+
+// openAtOnce is how many objects that are no longer needed may be on their way out at a time, so that the journal has room for all else.
+const openAtOnce = 100
+
+// removeJobs removes the tools' Jobs, and the policies of their pods, once what came of all of them is durable and the ledger has the intent.
 func (s *scope) removeJobs(ctx context.Context) error {
 	begun := false
 	for _, e := range s.incident.Status.Evidence {
@@ -240,6 +262,7 @@ func (s *scope) removeJobs(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	var left []v1alpha1.ObjectRef
 	for _, obj := range objects {
 		if !obj.GetDeletionTimestamp().IsZero() {
 			continue
@@ -248,17 +271,44 @@ func (s *scope) removeJobs(ctx context.Context) error {
 		if _, ok := obj.(*batchv1.Job); ok {
 			kind = "Job"
 		}
-		uid := obj.GetUID()
-		op := v1alpha1.PlannedAction{Verb: "delete", Object: v1alpha1.ObjectRef{Kind: kind, Namespace: obj.GetNamespace(), Name: obj.GetName(), UID: string(uid)},
-			Detail: "what the tool has printed is kept"}
-		err := s.Write(ctx, op, func(ctx context.Context, c client.Client) error {
-			return client.IgnoreNotFound(c.Delete(ctx, obj, client.Preconditions{UID: &uid}, client.PropagationPolicy(metav1.DeletePropagationBackground)))
-		})
-		if err != nil {
+		ref := objectRef(kind, obj)
+		left = append(left, ref)
+		if err := s.removeJob(ctx, ref, obj); err != nil {
 			return err
 		}
 	}
+	s.jobsLeft = len(left) > 0
+	if s.jobsLeft {
+		s.lookAgainAfter(evidencePoll) // Jobs are not watched
+	}
+	s.noteGone(v1alpha1.ActionRemoveJob, left)
 	return nil
+}
+
+func (s *scope) removeJob(ctx context.Context, ref v1alpha1.ObjectRef, obj client.Object) error {
+	const why = "what the tool has printed is kept"
+	if !s.intendSome(v1alpha1.ActionRemoveJob, ref, why) || s.books.withheld != "" {
+		return nil
+	}
+	uid := obj.GetUID()
+	return s.Write(ctx, v1alpha1.PlannedAction{Verb: "delete", Object: ref, Detail: why}, func(ctx context.Context, c client.Client) error {
+		return client.IgnoreNotFound(c.Delete(ctx, obj, client.Preconditions{UID: &uid}, client.PropagationPolicy(metav1.DeletePropagationBackground)))
+	})
+}
+
+// intendSome is Intend for what there may be much of: only so many are open at a time, and the others follow.
+func (s *scope) intendSome(action v1alpha1.Action, ref v1alpha1.ObjectRef, detail string) bool {
+	return (s.journal.Intended(action, ref) || len(s.journal.Open(action)) < openAtOnce) && s.journal.Intend(action, ref, detail)
+}
+
+// noteGone notes the outcome of removals of which nothing is left.
+func (s *scope) noteGone(action v1alpha1.Action, left []v1alpha1.ObjectRef) {
+	for _, ref := range s.journal.Open(action) {
+		if !slices.Contains(left, ref) {
+			s.journal.Done(action, ref)
+			s.journal.Done(v1alpha1.ActionTakeOverCopy, ref) // by a pass that died as well, and whose document was written otherwise
+		}
+	}
 }
 
 // collection is what collectors work with in this pass.

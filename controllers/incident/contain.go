@@ -105,21 +105,19 @@ func (s *scope) heldRevision(revisions []v1alpha1.RevisionStatus, id string) boo
 // roomForPods is how many pods are remembered before those that are gone are forgotten.
 const roomForPods = v1alpha1.MaxStatusPods * 3 / 4
 
-// forgetGonePods keeps the status bounded: replacements that came and went are dropped, oldest first, with their journal. Their evidence stays, and so do the pods that the Incident began with.
+// forgetGonePods keeps the status bounded: replacements that came and went are dropped, oldest first. Their evidence stays, and so do the pods that the Incident began with. What was done to them stays in the
+// journal until the ledger has it.
 func (s *scope) forgetGonePods() {
 	excess := len(s.next.Pods) - roomForPods
-	forgotten := map[string]bool{}
+	forgotten := 0
 	s.next.Pods = slices.DeleteFunc(s.next.Pods, func(p v1alpha1.PodStatus) bool {
-		if len(forgotten) < excess && p.Replacement != "" && p.Verdict == v1alpha1.VerdictGone {
-			forgotten[p.UID] = true
-			return true
+		if forgotten >= excess || p.Replacement == "" || p.Verdict != v1alpha1.VerdictGone {
+			return false
 		}
-		return false
+		forgotten++
+		s.settlePod(podRef(&p))
+		return true
 	})
-	if len(forgotten) == 0 {
-		return
-	}
-	s.journal.Forget(forgotten)
 }
 
 // observe reads the NetworkPolicies of the target namespaces, the other Incidents that hold the same pods, the admission guard, and looks for policy APIs that the evaluator does not read.
@@ -165,7 +163,7 @@ func (s *scope) readOthers(ctx context.Context) error {
 }
 
 // denyFirst puts the deny policies in force, before anything slow: they are created under deterministic names and take nothing away, so that they
-// need no journal entry. The finalizer follows, then the list of refused revisions.
+// need no journal entry. The finalizer follows, then the list of refused revisions. Where something that exists has to be changed, the intent is written right before (see protect).
 func (s *scope) denyFirst(ctx context.Context) error {
 	s.policiesInForce = true
 	for _, want := range s.desiredPolicies() {
@@ -243,6 +241,7 @@ func (s *scope) repairPolicy(ctx context.Context, have, want *networkingv1.Netwo
 	}
 	repaired := have.DeepCopy()
 	repaired.Spec, repaired.Labels, repaired.Annotations = want.Spec, want.Labels, want.Annotations
+	s.protect(ctx, v1alpha1.ActionRepairMeasure, policyRef(want), detail)
 	op := v1alpha1.PlannedAction{Verb: "update", Object: policyRef(want), Detail: detail}
 	return s.Write(ctx, op, func(ctx context.Context, c client.Client) error { return c.Update(ctx, repaired) })
 }
@@ -268,9 +267,12 @@ func (s *scope) policyInForce(want *networkingv1.NetworkPolicy) *networkingv1.Ne
 // ensureFinalizer keeps the record of the quarantine for as long as there is one.
 func (s *scope) ensureFinalizer(ctx context.Context) error {
 	if s.holds() {
+		s.journal.Done(v1alpha1.ActionHoldIncident, s.incidentRef())
 		return nil
 	}
-	return s.patchFinalizer(ctx, "from now on the Incident holds a quarantine", func(inc *v1alpha1.Incident) {
+	const why = "from now on the Incident holds a quarantine"
+	s.protect(ctx, v1alpha1.ActionHoldIncident, s.incidentRef(), why)
+	return s.patchFinalizer(ctx, v1alpha1.ActionHoldIncident, why, func(inc *v1alpha1.Incident) {
 		controllerutil.AddFinalizer(inc, v1alpha1.HoldFinalizer)
 	})
 }
@@ -293,9 +295,9 @@ func (s *scope) holdStrayPolicies(ctx context.Context) error {
 	return nil
 }
 
-func (s *scope) patchFinalizer(ctx context.Context, why string, change func(*v1alpha1.Incident)) error {
-	ref := v1alpha1.ObjectRef{Kind: "Incident", Namespace: s.incident.Namespace, Name: s.incident.Name, UID: string(s.incident.UID)}
-	return s.Write(ctx, v1alpha1.PlannedAction{Verb: "patch", Object: ref, Detail: why}, func(ctx context.Context, c client.Client) error {
+// patchFinalizer writes the finalizers, of which the API server's answer tells that they are written.
+func (s *scope) patchFinalizer(ctx context.Context, action v1alpha1.Action, why string, change func(*v1alpha1.Incident)) error {
+	return s.Write(ctx, v1alpha1.PlannedAction{Verb: "patch", Object: s.incidentRef(), Detail: why}, func(ctx context.Context, c client.Client) error {
 		changed := s.incident.DeepCopy()
 		change(changed)
 		// The list of finalizers is replaced as a whole, so it must not have changed since it was read.
@@ -304,6 +306,7 @@ func (s *scope) patchFinalizer(ctx context.Context, why string, change func(*v1a
 		}
 		s.incident.ResourceVersion = changed.ResourceVersion
 		s.incident.Finalizers = changed.Finalizers
+		s.journal.Done(action, s.incidentRef())
 		return nil
 	})
 }
@@ -328,21 +331,23 @@ func (s *scope) ensureList(ctx context.Context, key client.ObjectKey, want *core
 	if err != nil && !apierrors.IsNotFound(err) {
 		return false, fmt.Errorf("reading ConfigMap %s: %w", key, err)
 	}
-	exists := err == nil
+	exists, ref := err == nil, v1alpha1.ObjectRef{Kind: "ConfigMap", Namespace: key.Namespace, Name: key.Name}
 	if exists == (want != nil) && (!exists || equality.Semantic.DeepEqual(have.Data, want.Data) && maps.Equal(have.Labels, want.Labels)) {
+		s.journal.Done(v1alpha1.ActionUpdateList, ref)
 		return true, nil
 	}
 	// ConfigMaps are not watched: that the write took effect is seen by looking again.
 	s.lookAgainAfter(retryChanged)
-	return false, s.writeList(ctx, key, &have, want, why)
+	return false, s.writeList(ctx, ref, &have, want, why)
 }
 
 // writeList creates, updates or deletes a list; have is what there is, without a UID when there is none.
-func (s *scope) writeList(ctx context.Context, key client.ObjectKey, have, want *corev1.ConfigMap, why string) error {
-	op := v1alpha1.PlannedAction{Object: v1alpha1.ObjectRef{Kind: "ConfigMap", Namespace: key.Namespace, Name: key.Name}}
+func (s *scope) writeList(ctx context.Context, ref v1alpha1.ObjectRef, have, want *corev1.ConfigMap, why string) error {
+	op := v1alpha1.PlannedAction{Object: ref}
 	if want == nil {
 		op.Verb, op.Detail = "delete", "nothing is left of what it lists"
 		uid := have.UID
+		s.protect(ctx, v1alpha1.ActionUpdateList, ref, op.Detail)
 		return s.Write(ctx, op, func(ctx context.Context, c client.Client) error {
 			return client.IgnoreNotFound(c.Delete(ctx, have, client.Preconditions{UID: &uid}))
 		})
@@ -355,6 +360,7 @@ func (s *scope) writeList(ctx context.Context, key client.ObjectKey, have, want 
 		})
 	}
 	op.Verb = "update"
+	s.protect(ctx, v1alpha1.ActionUpdateList, ref, why)
 	have.Data, have.Labels = want.Data, want.Labels
 	return s.Write(ctx, op, func(ctx context.Context, c client.Client) error { return c.Update(ctx, have) })
 }
@@ -406,7 +412,7 @@ func (s *scope) quarantinePod(ctx context.Context, p *v1alpha1.PodStatus, pod *c
 	} else if why := s.decisions[p.UID].Why; why != "" {
 		detail += "; the pod's own labels stay, because " + why
 	}
-	if !s.journal.Intend(v1alpha1.ActionQuarantinePod, ref, detail) {
+	if !s.intendContainment(v1alpha1.ActionQuarantinePod, ref, detail) {
 		return nil
 	}
 	labels, annotations, err := measure.Quarantined(pod, s.incident.UID, detach)
@@ -416,7 +422,7 @@ func (s *scope) quarantinePod(ctx context.Context, p *v1alpha1.PodStatus, pod *c
 	return s.patchPod(ctx, v1alpha1.PlannedAction{Verb: "patch", Object: ref, Detail: detail}, pod, labels, annotations)
 }
 
-// holdAgain puts the quarantine label back on a pod that somebody has taken it off. That the pod is to be quarantined is in the journal already.
+// holdAgain puts the quarantine label back on a pod that somebody has taken it off.
 func (s *scope) holdAgain(ctx context.Context, p *v1alpha1.PodStatus, pod *corev1.Pod) error {
 	s.tampered(podRef(p), "its quarantine label was taken off; it is put back", pod)
 	return s.putBack(ctx, p, pod, "put the quarantine label back")
@@ -432,6 +438,9 @@ func isDetached(pod *corev1.Pod) bool {
 func (s *scope) repairPod(ctx context.Context, p *v1alpha1.PodStatus, pod *corev1.Pod) error {
 	ref, detached := podRef(p), p.Handling == v1alpha1.HandlingDetached
 	drift := measure.Drift(pod, s.incident.UID, detached)
+	if len(drift) == 0 {
+		s.journal.Done(v1alpha1.ActionRepairMeasure, ref)
+	}
 	if len(drift) == 0 || s.journal.Intended(v1alpha1.ActionReleasePod, ref) || s.journal.Intended(v1alpha1.ActionDeletePod, ref) || s.closing() {
 		return nil
 	}
@@ -455,8 +464,10 @@ func (s *scope) putBack(ctx context.Context, p *v1alpha1.PodStatus, pod *corev1.
 		return err
 	}
 	if lost && maps.Equal(labels, pod.Labels) && maps.Equal(annotations, pod.Annotations) {
+		s.journal.Done(v1alpha1.ActionRepairMeasure, podRef(p))
 		return nil // what is lost cannot be put back; the release says so
 	}
+	s.protect(ctx, v1alpha1.ActionRepairMeasure, podRef(p), why)
 	return s.patchPod(ctx, v1alpha1.PlannedAction{Verb: "patch", Object: podRef(p), Detail: why}, pod, labels, annotations)
 }
 

@@ -32,6 +32,9 @@ func facts(inc *v1alpha1.Incident, now time.Time) []custody.Fact {
 		p := &inc.Status.Pods[i]
 		out = append(out, observed("pod/"+p.UID, now, "PodRecorded", subjectOf(podRef(p)), podDetail(p)))
 	}
+	for _, e := range inc.Status.Exceptions {
+		out = append(out, exceptionFact(e, now))
+	}
 	for _, m := range inc.Status.Measures {
 		out = append(out, custody.Fact{
 			ID: "measure/" + refID(m), At: now, Actor: operator(), Action: "MeasureInForce", Phase: custody.PhaseOutcome, Subject: subjectOf(m),
@@ -86,7 +89,7 @@ func declaration(inc *v1alpha1.Incident, now time.Time) []custody.Fact {
 	}
 	if inc.Spec.Goal != v1alpha1.GoalContain {
 		// Who has set it is in the API server's audit log; the object does not tell.
-		out = append(out, observed("goal/"+string(inc.Spec.Goal), now, "GoalSet", incident, "the goal is "+string(inc.Spec.Goal)))
+		out = append(out, observed("goal/"+string(inc.Spec.Goal), now, "GoalSet", incident, "the goal is "+string(inc.Spec.Goal)+"; the Incident does not record who has set it"))
 	}
 	for _, a := range inc.Spec.Approvals {
 		out = append(out, custody.Fact{
@@ -94,7 +97,51 @@ func declaration(inc *v1alpha1.Incident, now time.Time) []custody.Fact {
 			Action: "Approve", Subject: incident, Detail: strings.TrimSuffix(fmt.Sprintf("step %s, digest %s: %s", a.Step, a.Digest, a.Comment), ": "),
 		})
 	}
+	return append(out, interventionFacts(inc, now)...)
+}
+
+// interventionFacts are what people have done to a recovery: each intervention, what came of the last one of each step, and each time the recovery was paused or let go on.
+func interventionFacts(inc *v1alpha1.Incident, now time.Time) []custody.Fact {
+	incident := subjectOfIncident(inc)
+	var out []custody.Fact
+	for i, v := range inc.Spec.Interventions { // admission lets the list only grow at its end
+		out = append(out, custody.Fact{
+			ID: fmt.Sprintf("intervention/%d", i), At: now, Actor: custody.Actor{Kind: custody.ActorPerson, Name: v.Author}, Action: "Intervene", Subject: incident,
+			Detail: fmt.Sprintf("%s of step %s: %s", v.Action, v.Step, v.Reason),
+		})
+	}
+	if rec := inc.Status.Recovery; rec != nil {
+		for _, st := range rec.Steps {
+			if st.Interventions > 0 {
+				out = append(out, observed(fmt.Sprintf("intervened/%s/%d", st.Name, st.Interventions), now, "InterventionTaken", incident, "step "+st.Name+": "+st.LastIntervention))
+			}
+		}
+	}
+	for _, t := range inc.Status.RecoveryTurns {
+		out = append(out, turnOfRecovery(inc, t))
+	}
 	return out
+}
+
+// turnOfRecovery tells that the recovery was paused or let go on. By whom the Incident does not record, and the fact says so.
+func turnOfRecovery(inc *v1alpha1.Incident, t v1alpha1.RecoveryTurn) custody.Fact {
+	detail := "the Incident does not record who has set that"
+	if t.By != "" {
+		detail += ", only by which field manager: " + t.By
+	}
+	if t.Reason != "" {
+		detail += "; the reason given: " + t.Reason
+	}
+	return observed(fmt.Sprintf("recovery/%d/%s", t.Generation, t.State), t.At.Time, "Recovery"+string(t.State), subjectOfIncident(inc), detail)
+}
+
+// exceptionFact tells that an exception of the standing orders is open in a namespace, or withheld.
+func exceptionFact(e v1alpha1.ExceptionStatus, now time.Time) custody.Fact {
+	detail := "exception " + e.Name
+	if e.Pod != "" {
+		detail += ": it would open what was closed to Pod " + e.Pod + " before"
+	}
+	return observed(fmt.Sprintf("exception/%s/%s/%s", e.Namespace, e.Name, e.State), now, "Exception"+string(e.State), custody.Subject{Kind: "Namespace", Name: e.Namespace}, detail)
 }
 
 func podDetail(p *v1alpha1.PodStatus) string {
@@ -165,6 +212,9 @@ func removedItem(inc *v1alpha1.Incident, e v1alpha1.JournalEntry) *custody.Store
 
 func journalFacts(e v1alpha1.JournalEntry, about *custody.Stored) []custody.Fact {
 	id := "journal/" + string(e.Action) + "/" + refID(e.Object)
+	if e.Number > 0 {
+		id = fmt.Sprintf("journal/%d/%s/%s", e.Number, e.Action, refID(e.Object))
+	}
 	intent := custody.Fact{
 		ID: id + "/intent", At: e.IntendedAt.Time, Actor: operator(), Action: string(e.Action), Phase: custody.PhaseIntent, Subject: subjectOf(e.Object), Detail: e.Detail, Stored: about,
 	}

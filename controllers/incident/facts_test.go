@@ -49,6 +49,35 @@ func TestFacts(t *testing.T) {
 			},
 			want: []string{"Observation cofferdam GoalSet  Incident miner", "Person bob Approve  Incident miner", "Person bob Approve  Incident miner"},
 		},
+		"what people do to a recovery": {
+			change: func(inc *v1alpha1.Incident) {
+				inc.Spec.Interventions = []v1alpha1.Intervention{
+					{Step: "db", Action: v1alpha1.InterventionRetry, Author: "carol", Reason: "fixed"}, {Step: "db", Action: v1alpha1.InterventionSkip, Author: "dave", Reason: "agreed"},
+				}
+				inc.Status.Recovery = &v1alpha1.RecoveryStatus{Steps: []v1alpha1.StepStatus{{Name: "db", Interventions: 1, LastIntervention: "Retry by carol: fixed"}, {Name: "web"}}}
+				inc.Status.RecoveryTurns = []v1alpha1.RecoveryTurn{{Generation: 2, State: v1alpha1.RecoveryPaused}, {Generation: 3, State: v1alpha1.RecoveryResumed}}
+			},
+			want: []string{
+				"Person carol Intervene  Incident miner", "Person dave Intervene  Incident miner", "Observation cofferdam InterventionTaken  Incident miner",
+				"Observation cofferdam RecoveryPaused  Incident miner", "Observation cofferdam RecoveryResumed  Incident miner",
+			},
+		},
+		"exceptions": {
+			change: func(inc *v1alpha1.Incident) {
+				inc.Status.Exceptions = []v1alpha1.ExceptionStatus{
+					{Namespace: "shop", Name: "dns", State: v1alpha1.ExceptionOpen}, {Namespace: "shop", Name: "agent", State: v1alpha1.ExceptionWithheld, Pod: "web-1"},
+				}
+			},
+			want: []string{"Observation cofferdam ExceptionOpen  Namespace shop", "Observation cofferdam ExceptionWithheld  Namespace shop"},
+		},
+		"an action that was needed twice": {
+			change: func(inc *v1alpha1.Incident) {
+				inc.Status.Journal = []v1alpha1.JournalEntry{
+					{Number: 1, Action: v1alpha1.ActionRepairMeasure, Object: pod, State: v1alpha1.JournalDone}, {Number: 2, Action: v1alpha1.ActionRepairMeasure, Object: pod, State: v1alpha1.JournalIntended},
+				}
+			},
+			want: []string{"Operator cofferdam RepairMeasure Intent Pod web-1", "Operator cofferdam RepairMeasure Outcome Pod web-1", "Operator cofferdam RepairMeasure Intent Pod web-1"},
+		},
 		"an action that was intended": {
 			change: func(inc *v1alpha1.Incident) {
 				inc.Status.Journal = []v1alpha1.JournalEntry{{Action: v1alpha1.ActionDeletePod, Object: pod, State: v1alpha1.JournalIntended}}
@@ -132,6 +161,7 @@ func TestFactsHaveStableIDs(t *testing.T) {
 		inc.Status.Pods = []v1alpha1.PodStatus{{Namespace: "shop", Name: "a", UID: "a"}, {Namespace: "shop", Name: "b", UID: "b"}}
 		inc.Status.Measures = []v1alpha1.ObjectRef{ref("a"), ref("b")}
 		inc.Status.Journal = []v1alpha1.JournalEntry{
+			{Number: 7, Action: v1alpha1.ActionRepairMeasure, Object: ref("a"), State: v1alpha1.JournalDone}, {Number: 8, Action: v1alpha1.ActionRepairMeasure, Object: ref("a"), State: v1alpha1.JournalDone},
 			{Action: v1alpha1.ActionDeletePod, Object: ref("a"), State: v1alpha1.JournalDone}, {Action: v1alpha1.ActionReleasePod, Object: ref("a"), State: v1alpha1.JournalDone},
 		}
 		inc.Status.Evidence = []v1alpha1.EvidenceItem{{ID: "x", State: v1alpha1.EvidencePending}, {ID: "y", State: v1alpha1.EvidenceGap}, {ID: "z", State: v1alpha1.EvidenceRemoved}}

@@ -65,6 +65,9 @@ func (s *scope) closeSteps(ctx context.Context) (waiting string, err error) {
 	if waiting, err := s.releasePods(ctx, all, s.policy.Closing.EvidencePods == v1alpha1.EvidencePodDelete); err != nil || waiting != "" {
 		return waiting, err
 	}
+	if s.jobsLeft {
+		return "waits until the Jobs of evidence tools are removed", nil
+	}
 	if waiting, err := s.restorePolicies(ctx); err != nil || waiting != "" {
 		return waiting, err
 	}
@@ -122,7 +125,7 @@ func (s *scope) releasePod(ctx context.Context, p *v1alpha1.PodStatus, remove bo
 	pod, ref := s.live(p), podRef(p)
 	switch {
 	case pod == nil:
-		s.journal.Done(v1alpha1.ActionDeletePod, ref)
+		s.settlePod(ref)
 		return false, nil
 	case s.dryRun():
 		return false, nil // nothing is held, and nothing may look as if it had been released
@@ -132,6 +135,7 @@ func (s *scope) releasePod(ctx context.Context, p *v1alpha1.PodStatus, remove bo
 			p.Verdict, p.Leaks, p.LeakCount, p.UndecidedCount, p.Residuals, p.Proof, p.Message = v1alpha1.VerdictReleased, nil, 0, 0, nil, "", ""
 		}
 		s.journal.Done(v1alpha1.ActionReleasePod, ref)
+		s.journal.Done(v1alpha1.ActionRepairMeasure, ref)
 		return false, nil
 	case remove && p.Handling == v1alpha1.HandlingDetached && len(measure.HeldByOthers(pod, s.incident.UID)) == 0:
 		x := &recovery.Execution{Writer: s, Journal: s.journal}
@@ -140,7 +144,7 @@ func (s *scope) releasePod(ctx context.Context, p *v1alpha1.PodStatus, remove bo
 		}
 		return true, recovery.DeletePod(ctx, x, ref, "the Incident is closed and its ContainmentPolicy removes evidence pods")
 	}
-	if !s.journal.Intend(v1alpha1.ActionReleasePod, ref, "take the Incident's label off; labels return when no other Incident holds the pod") {
+	if !s.journal.IntendAnew(v1alpha1.ActionReleasePod, ref, "take the Incident's label off; labels return when no other Incident holds the pod") {
 		return true, nil
 	}
 	labels, annotations, err := measure.Released(pod, s.incident.UID)
@@ -212,8 +216,8 @@ func (s *scope) liftObject(ctx context.Context, obj client.Object) (bool, error)
 	if u, ok := obj.(*unstructured.Unstructured); ok {
 		ref.Kind = u.GetKind()
 	}
-	durable := s.journal.Intend(v1alpha1.ActionLiftQuarantine, ref, "delete what kept the quarantine in place")
-	if !durable {
+	const detail = "delete what kept the quarantine in place"
+	if !s.journal.Intend(v1alpha1.ActionLiftQuarantine, ref, detail) {
 		return false, nil
 	}
 	err := s.Live.Get(ctx, client.ObjectKeyFromObject(obj), obj)
@@ -224,6 +228,9 @@ func (s *scope) liftObject(ctx context.Context, obj client.Object) (bool, error)
 	}
 	if err != nil {
 		return false, fmt.Errorf("reading %s %s: %w", ref.Kind, obj.GetName(), err)
+	}
+	if !s.journal.IntendAnew(v1alpha1.ActionLiftQuarantine, ref, detail) {
+		return false, nil // it was gone once, and somebody has created it again
 	}
 	uid := obj.GetUID()
 	s.lookAgainAfter(retryChanged)
@@ -265,7 +272,7 @@ func (s *scope) liftPolicy(ctx context.Context, action v1alpha1.Action, ns, name
 		s.journal.Done(action, ref)
 		return true, nil
 	}
-	if !durable || have == nil {
+	if have == nil || !s.journal.IntendAnew(action, ref, "delete the deny policy") {
 		return false, nil
 	}
 	uid := have.UID
@@ -282,10 +289,16 @@ func (s *scope) liftPolicy(ctx context.Context, action v1alpha1.Action, ns, name
 
 // letGo removes the finalizer once nothing is held, status says so, and the ledger has it all: after that the Incident may be deleted.
 func (s *scope) letGo(ctx context.Context) error {
-	if !s.holds() || !s.books.current {
+	const why = "nothing is held any more"
+	if !s.holds() {
+		s.journal.Done(v1alpha1.ActionLetIncidentGo, s.incidentRef())
 		return nil
 	}
-	return s.patchFinalizer(ctx, "nothing is held any more", func(inc *v1alpha1.Incident) {
+	// With the intent, the ledger has to become current once more.
+	if !s.books.current || !s.journal.Intend(v1alpha1.ActionLetIncidentGo, s.incidentRef(), why) {
+		return nil
+	}
+	return s.patchFinalizer(ctx, v1alpha1.ActionLetIncidentGo, why, func(inc *v1alpha1.Incident) {
 		controllerutil.RemoveFinalizer(inc, v1alpha1.HoldFinalizer)
 	})
 }

@@ -36,6 +36,7 @@ func (s *scope) inForce(ref v1alpha1.ObjectRef, obj client.Object) {
 	if s.dryRun() {
 		return
 	}
+	s.journal.Done(v1alpha1.ActionRepairMeasure, ref)
 	ref.UID = string(obj.GetUID())
 	m := s.measured(ref)
 	switch {
@@ -73,6 +74,7 @@ func (s *scope) wentAlong(ctx context.Context, ref v1alpha1.ObjectRef) (bool, er
 }
 
 func (s *scope) forgetMeasure(ref v1alpha1.ObjectRef) {
+	s.journal.Done(v1alpha1.ActionRepairMeasure, ref) // there is nothing left to be put back
 	s.next.Measures = slices.DeleteFunc(s.next.Measures, func(m v1alpha1.ObjectRef) bool {
 		return m.Kind == ref.Kind && m.Namespace == ref.Namespace && m.Name == ref.Name
 	})
@@ -121,6 +123,7 @@ func (s *scope) ensureBudget(ctx context.Context, want *policyv1.PodDisruptionBu
 	repaired := have.DeepCopy()
 	repaired.Spec, repaired.Labels, repaired.Annotations = want.Spec, want.Labels, want.Annotations
 	op := v1alpha1.PlannedAction{Verb: "update", Object: ref, Detail: "its content was changed by somebody else; it is put back"}
+	s.protect(ctx, v1alpha1.ActionRepairMeasure, ref, op.Detail)
 	return s.Write(ctx, op, func(ctx context.Context, c client.Client) error { return c.Update(ctx, repaired) })
 }
 

@@ -48,6 +48,9 @@ func (s *scope) publish(ctx context.Context, persisted *v1alpha1.IncidentStatus)
 // bound completes the status and keeps what others wrote within the limits of the API.
 func (s *scope) bound() {
 	s.next.Journal = s.journal.Entries()
+	if s.journal.Refused() {
+		s.lookAgainAfter(retryChanged) // there is room once the ledger has more
+	}
 	s.next.PlannedActions = nil
 	for _, a := range s.planned[:min(len(s.planned), v1alpha1.MaxPlannedActions)] {
 		a.Detail = clip(a.Detail, maxMessage)

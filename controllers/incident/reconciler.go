@@ -106,6 +106,7 @@ func (s *scope) run(ctx context.Context) error {
 		return nil
 	}
 	s.lookAgainAfter(resync)
+	s.noteRecoveryTurn()
 	s.recordTargets()
 	if err := s.observe(ctx); err != nil {
 		return s.unread(ctx, err)

@@ -97,6 +97,7 @@ func (s *scope) ensureTier(ctx context.Context, leaks []isolation.Leak) error {
 	s.tampered(ref, "its content was changed; it is put back", have)
 	want.SetResourceVersion(have.GetResourceVersion())
 	op := v1alpha1.PlannedAction{Verb: "update", Object: ref, Detail: "put back what it should be"}
+	s.protect(ctx, v1alpha1.ActionRepairMeasure, ref, op.Detail)
 	return s.Write(ctx, op, func(ctx context.Context, c client.Client) error { return c.Update(ctx, want) })
 }
 
@@ -195,11 +196,11 @@ func (s *scope) carveOut(ctx context.Context, np *networkingv1.NetworkPolicy) er
 	if !missing {
 		return nil // it leaks to a pod that does not carry the label yet
 	}
+	detail := "take the quarantined pods out of its podSelector"
 	if s.carved(ref) {
 		s.tampered(ref, "quarantined pods were selected again; they are taken out once more", np)
-	}
-	detail := "take the quarantined pods out of its podSelector"
-	if !s.journal.Intend(v1alpha1.ActionCarveOutPolicy, ref, detail) {
+		s.protect(ctx, v1alpha1.ActionRepairMeasure, ref, detail+" once more")
+	} else if !s.journal.Intend(v1alpha1.ActionCarveOutPolicy, ref, detail) {
 		return nil
 	}
 	return s.patchPolicy(ctx, np, v1alpha1.PlannedAction{Verb: "patch", Object: ref, Detail: detail}, patch)
@@ -229,6 +230,7 @@ func (s *scope) noteCarveOuts() {
 		for _, np := range list {
 			if remedy.CarvedOut(np, s.incident.UID) {
 				s.journal.Done(v1alpha1.ActionCarveOutPolicy, carvedRef(np))
+				s.journal.Done(v1alpha1.ActionRepairMeasure, carvedRef(np))
 			}
 		}
 	}
@@ -248,6 +250,7 @@ func (s *scope) restorePolicies(ctx context.Context) (waiting string, err error)
 		}
 		if !ours && durable {
 			s.journal.Done(v1alpha1.ActionRestorePolicy, e.Object)
+			s.journal.Done(v1alpha1.ActionRepairMeasure, e.Object)
 			continue
 		}
 		waiting = fmt.Sprintf("waits until NetworkPolicy %s/%s is as its author wrote it", e.Object.Namespace, e.Object.Name)

@@ -49,7 +49,7 @@ func (s *scope) removeEvidence(ctx context.Context) error {
 	if removed, err := s.removeSnapshots(ctx, kept); err != nil || !removed {
 		return err
 	}
-	if err := s.emptySpool(ctx); err != nil {
+	if empty, err := s.emptySpool(ctx); err != nil || !empty {
 		return err
 	}
 	for _, item := range kept {
@@ -147,23 +147,32 @@ func (s *scope) removeSnapshots(ctx context.Context, kept []*v1alpha1.EvidenceIt
 	return all, nil
 }
 
-// emptySpool deletes the copies in the operator's namespace.
-func (s *scope) emptySpool(ctx context.Context) error {
+// emptySpool deletes the copies in the operator's namespace, each once the ledger has the intent, and reports whether none is left.
+func (s *scope) emptySpool(ctx context.Context) (bool, error) {
 	var list corev1.ConfigMapList
 	err := s.Client.List(ctx, &list, client.InNamespace(s.OperatorNamespace), client.MatchingLabels{v1alpha1.IncidentUIDLabel: string(s.incident.UID)}, client.HasLabels{v1alpha1.EvidenceLabel})
 	if err != nil {
-		return fmt.Errorf("listing records of evidence: %w", err)
+		return false, fmt.Errorf("listing records of evidence: %w", err)
 	}
+	const why = "its evidence is removed after an approved release"
+	var left []v1alpha1.ObjectRef
 	for i := range list.Items {
 		cm := &list.Items[i]
-		op := v1alpha1.PlannedAction{Verb: "delete", Object: v1alpha1.ObjectRef{Kind: "ConfigMap", Namespace: cm.Namespace, Name: cm.Name, UID: string(cm.UID)},
-			Detail: "its evidence was removed after an approved release"}
-		err := s.Write(ctx, op, func(ctx context.Context, c client.Client) error {
+		ref := objectRef("ConfigMap", cm)
+		left = append(left, ref)
+		if !s.intendSome(v1alpha1.ActionRemoveCopy, ref, why) {
+			continue
+		}
+		err := s.Write(ctx, v1alpha1.PlannedAction{Verb: "delete", Object: ref, Detail: why}, func(ctx context.Context, c client.Client) error {
 			return client.IgnoreNotFound(c.Delete(ctx, cm, client.Preconditions{UID: &cm.UID}))
 		})
 		if err != nil {
-			return err
+			return false, err
 		}
 	}
-	return nil
+	if len(left) > 0 {
+		s.lookAgainAfter(retryChanged) // ConfigMaps are not watched
+	}
+	s.noteGone(v1alpha1.ActionRemoveCopy, left)
+	return len(left) == 0, nil
 }

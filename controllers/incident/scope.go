@@ -77,6 +77,8 @@ type scope struct {
 	// evidenceWait says which evidence destructive measures and recovery wait for; set by collect. closePaused says that closing was not looked at in this pass.
 	evidenceWait string
 	closePaused  bool
+	// jobsLeft says that Jobs of evidence tools are still to be removed; set by collect.
+	jobsLeft bool
 	// auditing says that what is in the store is being looked at again; nothing destructive is done meanwhile.
 	auditing bool
 	// removalWait says what the removal of evidence waits for; set by removeEvidence.

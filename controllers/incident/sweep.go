@@ -22,21 +22,31 @@ const (
 )
 
 // sweepSpool removes the parts that passes which died have left of documents. An operator that crashes again and again would fill etcd with them otherwise. Nothing is removed while the ledger does not have
-// everything: it is asked what is referred to.
+// everything: it is asked what is referred to, and it has to have the intents.
 func (s *scope) sweepSpool(ctx context.Context) {
 	if s.dryRun() || !s.books.current {
 		return
 	}
-	ledger := s.Books.of(s.owner(), s.incident.UID).sweeps(s.now.Time)
+	ledger := s.Books.of(s.owner(), s.incident.UID).sweeps(s.now.Time, len(s.journal.Open(v1alpha1.ActionRemoveCopy)) > 0)
 	if ledger == nil {
 		return
 	}
 	left, err := evidence.SweepSpool(ctx, s.Client, s.OperatorNamespace, string(s.incident.UID), s.now.Add(-sweepAge), s.documents(ledger)...)
+	var refs []v1alpha1.ObjectRef
+	for i := range left {
+		refs = append(refs, objectRef("ConfigMap", &left[i]))
+	}
+	if err == nil {
+		s.noteGone(v1alpha1.ActionRemoveCopy, refs)
+	}
 	for i := 0; err == nil && i < min(len(left), sweepMost); i++ {
-		cm := &left[i]
-		op := v1alpha1.PlannedAction{Verb: "delete", Object: v1alpha1.ObjectRef{Kind: "ConfigMap", Namespace: cm.Namespace, Name: cm.Name, UID: string(cm.UID)},
-			Detail: "a part of a document that was never completed, because the operator stopped while it was written"}
-		err = s.Write(ctx, op, func(ctx context.Context, c client.Client) error {
+		cm, ref := &left[i], refs[i]
+		const why = "a part of a document that was never completed, because the operator stopped while it was written; it stays if it is used after all by then"
+		if !s.intendSome(v1alpha1.ActionRemoveCopy, ref, why) {
+			continue
+		}
+		s.lookAgainAfter(retryChanged) // ConfigMaps are not watched
+		err = s.Write(ctx, v1alpha1.PlannedAction{Verb: "delete", Object: ref, Detail: why}, func(ctx context.Context, c client.Client) error {
 			err := c.Delete(ctx, cm, client.Preconditions{UID: &cm.UID, ResourceVersion: &cm.ResourceVersion})
 			if apierrors.IsConflict(err) {
 				return nil // somebody uses it after all
@@ -66,12 +76,15 @@ func (s *scope) documents(ledger *custody.Ledger) []string {
 	return out
 }
 
-// sweeps returns the ledger if it is time to look for what was left over, and notes that it was looked for.
-func (k *book) sweeps(now time.Time) *custody.Ledger {
+// sweeps returns the ledger if it is time to look for what was left over, or if that has begun, and notes that it was looked for.
+func (k *book) sweeps(now time.Time, begun bool) *custody.Ledger {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.swept.IsZero() {
 		k.swept = now
+	}
+	if begun {
+		return k.ledger
 	}
 	if k.ledger == nil || now.Before(k.swept.Add(sweepAge)) {
 		return nil

@@ -19,6 +19,7 @@ import (
 	"cofferdam.dev/cofferdam/api/v1alpha1"
 	"cofferdam.dev/cofferdam/controllers/custody"
 	"cofferdam.dev/cofferdam/controllers/evidence"
+	"cofferdam.dev/cofferdam/controllers/journal"
 	"cofferdam.dev/cofferdam/controllers/store"
 )
 
@@ -91,6 +92,29 @@ func leftIn(t *testing.T, c client.Client) []string {
 	return out
 }
 
+// sweep runs the passes that a sweep takes: one intends, one removes, one sees that it is gone. Nothing is removed by the pass that intends it.
+func sweep(t *testing.T, s *scope) {
+	t.Helper()
+	for pass := range 3 {
+		var before corev1.ConfigMapList
+		if err := s.Client.List(t.Context(), &before); err != nil {
+			t.Fatal(err)
+		}
+		s.sweepSpool(t.Context())
+		var after corev1.ConfigMapList
+		if err := s.Client.List(t.Context(), &after); err != nil {
+			t.Fatal(err)
+		}
+		if pass == 0 && len(before.Items) != len(after.Items) {
+			t.Errorf("%d of %d are left after a pass whose intents nobody has read yet", len(after.Items), len(before.Items))
+		}
+		s.journal = journal.New(s.journal.Entries(), now, s.dryRun())
+	}
+	if open := s.journal.Open(v1alpha1.ActionRemoveCopy); len(open) > 0 {
+		t.Errorf("the outcome of %d removals is not known", len(open))
+	}
+}
+
 func TestSweepSpool(t *testing.T) {
 	old, all := now.Add(-2*time.Hour), []string{"in-next", "in-status", "in-the-ledger", "orphan", "young"}
 	for name, tc := range map[string]struct {
@@ -115,12 +139,12 @@ func TestSweepSpool(t *testing.T) {
 			s.next.Evidence = []v1alpha1.EvidenceItem{{ID: "b", Digest: inNext}, {ID: "c"}}
 			s.Books.of(s.owner(), s.incident.UID).swept = tc.seen
 			tc.change(s)
-			s.sweepSpool(t.Context())
+			sweep(t, s)
 			if diff := cmp.Diff(tc.want, leftIn(t, c)); diff != "" {
 				t.Errorf("left (-want +got):\n%s", diff)
 			}
 			leftOver(t, c, "orphan-2", old)
-			s.sweepSpool(t.Context()) // not again within the hour
+			sweep(t, s) // not again within the hour
 			if diff := cmp.Diff(len(tc.want)+1, len(leftIn(t, c))); diff != "" {
 				t.Errorf("left afterwards (-want +got):\n%s", diff)
 			}
@@ -136,11 +160,16 @@ func TestSweepSpoolIsBounded(t *testing.T) {
 	}
 	s := sweeping(t, c, "sha256:"+strings.Repeat("0", 64))
 	k := s.Books.of(s.owner(), s.incident.UID)
-	for _, want := range []int{1, 0} {
-		k.swept = now.Add(-sweepAge)
+	k.swept = now.Add(-sweepAge)
+	// The first hundred are intended and removed, then the others, without waiting for another hour.
+	for pass, want := range []int{sweepMost/2 + 1, 1, 1, 0, 0} {
 		s.sweepSpool(t.Context())
 		if got := len(leftIn(t, c)); got != want {
-			t.Errorf("%d are left, want %d", got, want)
+			t.Errorf("%d are left after pass %d, want %d", got, pass, want)
 		}
+		s.journal = journal.New(s.journal.Entries(), now, false)
+	}
+	if open := s.journal.Open(v1alpha1.ActionRemoveCopy); len(open) > 0 {
+		t.Errorf("the outcome of %d removals is not known", len(open))
 	}
 }

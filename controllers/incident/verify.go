@@ -40,8 +40,10 @@ func (s *scope) verify(ctx context.Context) {
 			held[types.UID(p.UID)] = true // what changes meanwhile still has to wake us
 		case pod == nil:
 			p.Verdict, p.Message = v1alpha1.VerdictGone, "the pod with this UID does not exist any more"
-			s.journal.Done(v1alpha1.ActionQuarantinePod, podRef(p)) // what was intended has nothing left to be done to
+			s.settlePod(podRef(p))
 		case target.Ended(pod):
+			s.journal.Done(v1alpha1.ActionQuarantinePod, podRef(p)) // nothing runs any more that could be cut off
+			s.journal.Done(v1alpha1.ActionRepairMeasure, podRef(p))
 			p.Verdict, p.Message = v1alpha1.VerdictGone, fmt.Sprintf("the pod has ended (%s)", pod.Status.Phase)
 		case p.Handling == v1alpha1.HandlingReleased:
 			p.Verdict = v1alpha1.VerdictReleased

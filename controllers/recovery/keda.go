@@ -59,7 +59,7 @@ func pauseKEDA(ctx context.Context, x *Execution, step string, w *workload) (boo
 		return true, nil
 	}
 	x.Record(step, v1alpha1.StepRecord{Object: ref, ResourceVersion: object.GetResourceVersion(), Data: "{}"})
-	if !x.Journal.Intend(v1alpha1.ActionPauseAutoscaler, ref, "the workload is scaled by the recovery") {
+	if !x.Journal.IntendAnew(v1alpha1.ActionPauseAutoscaler, ref, "the workload is scaled by the recovery") {
 		return false, nil
 	}
 	return false, annotate(ctx, x, ref, object, "true")
@@ -77,7 +77,7 @@ func resumeKEDA(ctx context.Context, x *Execution, w *workload) (bool, error) {
 		x.Journal.Done(v1alpha1.ActionResumeAutoscaler, ref)
 		return true, nil
 	}
-	if !x.Journal.Intend(v1alpha1.ActionResumeAutoscaler, ref, "the workload has its replicas again") {
+	if !x.Journal.IntendAnew(v1alpha1.ActionResumeAutoscaler, ref, "the workload has its replicas again") {
 		return false, nil
 	}
 	return false, annotate(ctx, x, ref, object, nil)

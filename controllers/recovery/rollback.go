@@ -86,7 +86,7 @@ func rollBack(ctx context.Context, x *Execution, ref v1alpha1.WorkloadRef, block
 
 func applyChange(ctx context.Context, x *Execution, w *workload, patch []byte, detail string) (Outcome, error) {
 	out := waiting("%s %s is about to get its known-good images", w.ref.Kind, w.ref.Name)
-	if !x.Journal.Intend(v1alpha1.ActionRollBackImages, w.ref, detail) {
+	if !x.Journal.IntendAnew(v1alpha1.ActionRollBackImages, w.ref, detail) {
 		return out, nil
 	}
 	op := v1alpha1.PlannedAction{Verb: "patch", Object: w.ref, Detail: detail}

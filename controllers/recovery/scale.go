@@ -131,7 +131,7 @@ func setReplicas(ctx context.Context, x *Execution, step string, w *workload, re
 	out := waiting("%s %s is about to be scaled from %d to %d", w.ref.Kind, w.ref.Name, w.wanted, replicas)
 	x.Record(step, v1alpha1.StepRecord{Object: w.ref, ResourceVersion: w.object.GetResourceVersion(), Data: string(data)})
 	detail := fmt.Sprintf("scale from %d to %d", w.wanted, replicas)
-	if !x.Journal.Intend(v1alpha1.ActionScale, w.ref, detail) {
+	if !x.Journal.IntendAnew(v1alpha1.ActionScale, w.ref, detail) {
 		return out, nil
 	}
 	return out, patchReplicas(ctx, x, w, replicas, detail)
@@ -140,7 +140,7 @@ func setReplicas(ctx context.Context, x *Execution, step string, w *workload, re
 func restoreReplicas(ctx context.Context, x *Execution, w *workload, replicas int32) (Outcome, error) {
 	out := waiting("%s %s is about to have its %d replicas again", w.ref.Kind, w.ref.Name, replicas)
 	detail := fmt.Sprintf("scale from %d back to %d", w.wanted, replicas)
-	if !x.Journal.Intend(v1alpha1.ActionRestoreReplicas, w.ref, detail) {
+	if !x.Journal.IntendAnew(v1alpha1.ActionRestoreReplicas, w.ref, detail) {
 		return out, nil
 	}
 	return out, patchReplicas(ctx, x, w, replicas, detail)

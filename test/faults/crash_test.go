@@ -280,5 +280,5 @@ func falseAlarm(ctx context.Context, shop *scenario.Shop) (*v1alpha1.Incident, e
 }
 
 func closed(inc *v1alpha1.Incident) bool {
-	return scenario.Is(v1alpha1.ConditionReady)(inc) && len(inc.Finalizers) == 0
+	return scenario.Is(v1alpha1.ConditionReady)(inc) && scenario.LetGo(inc)
 }

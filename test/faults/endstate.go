@@ -69,6 +69,7 @@ func describeStatus(inc *v1alpha1.Incident, add func(string, ...any)) {
 	for _, j := range inc.Status.Journal {
 		switch {
 		case j.Object.Kind == "Pod" && !original[j.Object.UID]:
+		case j.Action == v1alpha1.ActionUpdateList && j.State == v1alpha1.JournalDone: // the lists follow the pods, however often those come and go
 		default:
 			add("journal %s %s: %s", j.Action, j.Object.Kind, j.State)
 		}
@@ -199,7 +200,7 @@ func describeStore(ctx context.Context, shop *scenario.Shop, inc *v1alpha1.Incid
 	}
 	counts := map[string]int{}
 	for e := range ledger.Entries() {
-		if e.Action == "Write" || e.Action == "CollectEvidence" && e.Phase == custody.PhaseIntent || strings.Contains(e.Action, "=") || e.Action == custody.ActionVoid || e.Action == "MeasureInForce" {
+		if e.Action == "Write" || e.Action == string(v1alpha1.ActionUpdateList) || e.Action == "CollectEvidence" && e.Phase == custody.PhaseIntent || strings.Contains(e.Action, "=") || e.Action == custody.ActionVoid || e.Action == "MeasureInForce" {
 			continue // how many of these there are depends on when the operator died, and on how fast the controllers of Kubernetes are
 		}
 		if e.Subject.Kind == "Pod" && !original[e.Subject.UID] {

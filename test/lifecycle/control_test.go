@@ -8,6 +8,7 @@ import (
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
+	"cofferdam.dev/cofferdam/controllers/custody"
 	"cofferdam.dev/cofferdam/test/builder"
 	"cofferdam.dev/cofferdam/test/scenario"
 )
@@ -67,6 +68,16 @@ var _ = Describe("A recovery in the hands of people", func() {
 		serve(shop, "final")
 		inc = await(ctx, shop, "miner", "recovered", scenario.Is(v1alpha1.ConditionRecovered))
 		Expect(message(inc)).To(ContainSubstring("skipped by people: late"))
+
+		By("reading in the ledger who did what, and what is not known")
+		settle(ctx, inc)
+		entries := ledgerOf(ctx, inc.UID)
+		for _, action := range []string{"RecoveryPaused", "RecoveryResumed"} {
+			Expect(entries).To(ContainElement(And(HaveField("Action", action), HaveField("Actor.Kind", custody.ActorObservation),
+				HaveField("Detail", ContainSubstring("does not record who has set that")))))
+		}
+		Expect(entries).To(ContainElement(And(HaveField("Action", "Intervene"), HaveField("Actor", custody.Actor{Kind: custody.ActorPerson, Name: shop.LeadName}),
+			HaveField("Detail", "Skip of step late: as agreed on the bridge"))))
 	})
 
 	It("goes on where a step may fail, is not recovered before that step is retried, and takes back what has to be undone", func(ctx SpecContext) {

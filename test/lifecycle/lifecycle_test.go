@@ -56,9 +56,7 @@ var _ = Describe("An Incident", func() {
 		Expect(shop.SetGoal(ctx, "miner", v1alpha1.GoalClose)).To(Succeed())
 		await(ctx, shop, "miner", "waiting for approval", scenario.HasReason(v1alpha1.ConditionReleased, v1alpha1.ReasonWaitingForApproval))
 		Expect(shop.Approve(ctx, "miner", v1alpha1.CloseStage)).To(Succeed())
-		inc = await(ctx, shop, "miner", "closed", func(inc *v1alpha1.Incident) bool {
-			return scenario.Is(v1alpha1.ConditionReady)(inc) && len(inc.Finalizers) == 0
-		})
+		inc = await(ctx, shop, "miner", "closed", closedIncident)
 		Expect(ourPolicies(ctx, shop, inc)).To(BeEmpty())
 		for _, j := range inc.Status.Journal {
 			Expect(j.State).To(Equal(v1alpha1.JournalDone), "%s %s", j.Action, j.Object.Name)

@@ -12,9 +12,11 @@ import (
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/rand"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
+	"cofferdam.dev/cofferdam/controllers"
 	"cofferdam.dev/cofferdam/test/cluster"
 	"cofferdam.dev/cofferdam/test/operator"
 	"cofferdam.dev/cofferdam/test/scenario"
@@ -24,6 +26,8 @@ var (
 	server *cluster.Cluster
 	// recorder sees every request of the operator that could change something.
 	recorder operator.Recorder
+	// witness looks whether each of them had its intent in the journal.
+	witness operator.Witness
 	// looks counts the passes over each Incident.
 	looks operator.Looks
 )
@@ -41,12 +45,19 @@ var _ = BeforeSuite(func(ctx context.Context) {
 	DeferCleanup(func() error { return server.Stop() })
 	// A cluster whose network plugin brings policies of its own, of which there are none yet.
 	Expect(server.Serve(ctx, cluster.CiliumNetworkPolicy, cluster.ClusterNetworkPolicy)).To(Succeed())
-	running, err := operator.Start(ctx, recorder.Attach(server.OperatorConfig()), operator.Options{
+	witness.Reader, err = client.New(server.RESTConfig, client.Options{Scheme: controllers.NewScheme()})
+	Expect(err).NotTo(HaveOccurred())
+	running, err := operator.Start(ctx, witness.Attach(recorder.Attach(server.OperatorConfig())), operator.Options{
 		Wrap: looks.Wrap, KubeletCAs: kubeletCAs(), KubeletAddressTypes: []corev1.NodeAddressType{corev1.NodeExternalIP},
 	})
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(running.Stop)
 }, NodeTimeout(5*time.Minute))
+
+// Whatever a spec is about: what the operator has changed or removed meanwhile had its intent in a journal at that moment.
+var _ = AfterEach(func() {
+	Expect(witness.Without()).To(BeEmpty(), "these requests had no intent before them")
+})
 
 // openShop opens a shop in a namespace of its own, governed by a policy of its own.
 func openShop(ctx context.Context, changes ...func(*v1alpha1.ContainmentPolicy)) *scenario.Shop {

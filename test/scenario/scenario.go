@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -211,6 +212,13 @@ func (s *Shop) Await(ctx context.Context, name string, what string, ok func(*v1a
 // Is reports whether a condition of the Incident is True.
 func Is(kind string) func(*v1alpha1.Incident) bool {
 	return func(inc *v1alpha1.Incident) bool { return apimeta.IsStatusConditionTrue(inc.Status.Conditions, kind) }
+}
+
+// LetGo reports whether the Incident holds nothing any more, with the outcome of that in its journal.
+func LetGo(inc *v1alpha1.Incident) bool {
+	return len(inc.Finalizers) == 0 && !slices.ContainsFunc(inc.Status.Journal, func(e v1alpha1.JournalEntry) bool {
+		return e.Action == v1alpha1.ActionLetIncidentGo && e.State != v1alpha1.JournalDone
+	})
 }
 
 // HasReason reports whether a condition has the reason.
