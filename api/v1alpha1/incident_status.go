@@ -558,6 +558,12 @@ type EvidenceItem struct {
 	// +optional
 	Deadline metav1.Time `json:"deadline,omitempty,omitzero"`
 
+	// caveat says why what is being collected is not all that the pods had. It is kept from when that is found out; an item that has one is never Collected but Partial, and its message then says the same.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=1024
+	Caveat string `json:"caveat,omitempty"`
+
 	// message says what the item waits for, or why it is a gap.
 	// +optional
 	// +kubebuilder:validation:MinLength=1

@@ -107,7 +107,7 @@ func (g *groups) letSnapshotGo(ctx context.Context, item *v1alpha1.EvidenceItem,
 		return release(ctx, g.x, ref, snap, "let go what came to nothing")
 	case item.State == v1alpha1.EvidenceGap && !grouped && (snap.Status == nil || !isTrue(snap.Status.ReadyToUse)):
 		return remove(ctx, g.x, ref, snap)
-	case item.State != v1alpha1.EvidenceCollected || !deleting || !held(snap):
+	case !isPreserved(*item) || !deleting || !held(snap):
 		return nil
 	}
 	if goes, err := g.namespaceGoes(ctx, snap.Namespace); err != nil || !goes {
