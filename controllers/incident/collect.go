@@ -344,6 +344,7 @@ func (s *scope) collectItems(ctx context.Context, c evidence.Collector, x *evide
 		observed, err := c.Collect(ctx, x, *item)
 		*item = observed
 		if item.State == v1alpha1.EvidencePending && !s.dryRun() {
+			s.collecting = true
 			s.lookAgainAfter(evidencePoll)
 		}
 		if err != nil && apierrors.ReasonForError(err) == metav1.StatusReasonUnknown {
