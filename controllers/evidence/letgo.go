@@ -181,6 +181,9 @@ func (g *groups) letGroupGo(ctx context.Context, gr group) error {
 // deletionPolicy Delete, so that the driver frees the storage. It is called again until it is done. The members of a group go together, when the removal of every one of them has begun.
 func ReleaseSnapshotHold(ctx context.Context, x *Execution, item v1alpha1.EvidenceItem) (bool, error) {
 	g := &groups{Snapshots: snapshotsOf(x), x: x}
+	if gone, err := g.removeEarlier(ctx, item); err != nil || !gone {
+		return false, err
+	}
 	name, contentName := located(item)
 	if name == "" {
 		return true, nil // nothing was taken

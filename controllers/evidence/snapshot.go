@@ -226,6 +226,9 @@ func (s *Snapshots) prepare(ctx context.Context, item v1alpha1.EvidenceItem, key
 	if s.late(item) {
 		return gap(item, "no snapshot could be created before the deadline"), Step{}, nil
 	}
+	if why := tooOften(supersede(item, "")); why != "" {
+		return gap(supersede(item, ""), why), Step{}, nil
+	}
 	item.Message = "waits for the VolumeSnapshot to be created"
 	return item, Step{Create: s.build(key, item.Subject.Name, class)}, nil
 }
@@ -348,6 +351,7 @@ func (s *Snapshots) follow(ctx context.Context, item v1alpha1.EvidenceItem, snap
 	if why := misbound(item.Volume, snap, &content); why != "" {
 		return s.wait(item, snap, why)
 	}
+	item = supersede(item, content.Name)
 	item.Location = fmt.Sprintf("VolumeSnapshot %s/%s, VolumeSnapshotContent %s", snap.Namespace, snap.Name, content.Name)
 	return s.secure(item, snap, &content)
 }

@@ -91,7 +91,10 @@ func madeByStatefulSet(claim *corev1.PersistentVolumeClaim, pod *corev1.Pod) boo
 
 // preserved is the item when its snapshot is: whole, or, when something is known against it, in part.
 func preserved(item v1alpha1.EvidenceItem, message string) v1alpha1.EvidenceItem {
-	item.State, item.Message = v1alpha1.EvidenceCollected, message
+	if len(item.Earlier) > 0 {
+		message = strings.TrimPrefix(message+"; its snapshot was deleted by somebody else while it was taken, and was taken again: what was taken first is retained in "+earlierContents(item), "; ")
+	}
+	item.State, item.Message = v1alpha1.EvidenceCollected, shorten(message, maxMessage)
 	if item.Caveat != "" {
 		item.State = v1alpha1.EvidencePartial
 		item.Message = shorten(strings.TrimSuffix(item.Caveat+"; "+message, "; "), maxMessage)
