@@ -93,7 +93,7 @@ func collectedBut(name string) func(*v1alpha1.Incident) bool {
 func forbid(ctx context.Context, shop *scenario.Shop, resource string, op admissionregistrationv1.OperationType, rule string, refused func() error) func() {
 	GinkgoHelper()
 	name := "hinder-" + shop.Namespace
-	group := map[string]string{"networkpolicies": "networking.k8s.io"}[resource]
+	group := map[string]string{"networkpolicies": "networking.k8s.io", "volumesnapshots": "snapshot.storage.k8s.io"}[resource]
 	policy := &admissionregistrationv1.ValidatingAdmissionPolicy{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec: admissionregistrationv1.ValidatingAdmissionPolicySpec{
