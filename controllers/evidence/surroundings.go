@@ -168,8 +168,8 @@ func (g *gathering) document() *SurroundingsRecord {
 func SurroundingsID(namespace string) string { return "surroundings-" + namespace }
 
 // SurroundingsObjects packs surroundings for WriteSpool.
-func SurroundingsObjects(inc *v1alpha1.Incident, operatorNamespace string, surroundings *SurroundingsRecord, opts ...Option) ([]*corev1.ConfigMap, error) {
-	document, err := Encode(surroundings, opts...)
+func SurroundingsObjects(inc *v1alpha1.Incident, operatorNamespace string, surroundings *SurroundingsRecord) ([]*corev1.ConfigMap, error) {
+	document, err := Encode(surroundings)
 	if err != nil {
 		return nil, fmt.Errorf("encoding the surroundings in namespace %s: %w", surroundings.Namespace, err)
 	}
