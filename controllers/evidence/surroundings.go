@@ -100,6 +100,7 @@ type gathering struct {
 	*survey
 	namespace string
 	pods      []*corev1.Pod
+	others    PolicyKinds
 	labelSets []labels.Set
 	refs      references
 }
@@ -108,8 +109,8 @@ type gathering struct {
 //
 // The reader has to read live, from no cache: pages are asked for with Limit and Continue, Secrets and ConfigMaps by their metadata, and what a cache holds is but a part. What the operator may not read, or
 // the API server does not know, is named in the record; any other failure of the API server is an error, and there is no record.
-func GatherSurroundings(ctx context.Context, reader client.Reader, namespace string, pods []*corev1.Pod) (*SurroundingsRecord, error) {
-	g := &gathering{survey: newSurvey(reader), namespace: namespace, refs: references{by: map[referenceKey]map[string]bool{}}}
+func GatherSurroundings(ctx context.Context, reader client.Reader, namespace string, pods []*corev1.Pod, others PolicyKinds) (*SurroundingsRecord, error) {
+	g := &gathering{survey: newSurvey(reader), namespace: namespace, others: others, refs: references{by: map[referenceKey]map[string]bool{}}}
 	for _, pod := range pods {
 		if pod.Namespace == namespace {
 			g.pods = append(g.pods, pod)

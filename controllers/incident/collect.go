@@ -147,7 +147,9 @@ func (s *scope) recordSurroundings(ctx context.Context) error {
 }
 
 func (s *scope) recordNamespace(ctx context.Context, ns, id string, pods []*corev1.Pod) error {
-	surroundings, err := evidence.GatherSurroundings(ctx, s.Client, ns, pods)
+	complete, missing := s.Follower.Kinds()
+	others := evidence.PolicyKinds{Cache: s.Cached, Complete: complete, Missing: missing}
+	surroundings, err := evidence.GatherSurroundings(ctx, s.Client, ns, pods, others)
 	if err != nil {
 		return err
 	}
