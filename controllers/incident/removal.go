@@ -93,6 +93,10 @@ func (s *scope) mayRemove(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	due := s.next.ReleasedAt.AddDate(0, 0, int(retention.Days))
+	// What a store has locked it does not remove sooner, whoever asks and however often; the last item was stored before the release.
+	if locked := s.next.ReleasedAt.AddDate(0, 0, int(s.orders().Store.LockDays)); locked.After(due) && s.books.unlocks == "" {
+		due = locked
+	}
 	if wait := due.Sub(s.now.Time); wait > 0 {
 		s.removalWait = "removal is approved and waits until " + due.UTC().Format(time.RFC3339)
 		s.lookAgainAfter(wait)

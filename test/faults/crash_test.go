@@ -42,10 +42,13 @@ func toServer(w Write) bool {
 
 func inStore(w Write) bool { return strings.HasPrefix(w.Kind, "store ") }
 
-// toStore are the writes to the evidence store. Of the heads and of what is incoming, which are written the same way again and again, the first ones.
+// toStore are the writes to the evidence store. Of the heads and of what is incoming, which are written the same way again and again, the first ones; of the ledger and its keys, which are written in
+// every pass that has something to tell, the first ones and every sixth.
 func toStore(w Write) bool {
 	repeated := strings.HasSuffix(w.Kind, " heads") || strings.HasSuffix(w.Kind, " incoming")
-	return inStore(w) && (!repeated || w.Nth <= 4)
+	steady := (strings.HasSuffix(w.Kind, " ledger") || strings.HasSuffix(w.Kind, " keys")) && w.Nth%6 == 0
+	often := repeated || strings.HasSuffix(w.Kind, " ledger") || strings.HasSuffix(w.Kind, " keys")
+	return inStore(w) && (!often || steady || w.Nth <= 4)
 }
 
 // removing are the writes to the store, and those to the API server by which snapshots and what was spooled are removed.
@@ -72,8 +75,8 @@ var _ = DescribeTable("A crash of the operator between any two writes changes no
 	},
 	Entry("contained, recovered and closed", story{policy: func(*v1alpha1.ContainmentPolicy) {}, tell: recovered, writes: 35, at: toServer}),
 	Entry("a false alarm: replacements refused, a policy of others carved out, two Incidents on one pod, everything given back", story{policy: lenient, tell: falseAlarm, writes: 25, at: toServer}),
-	Entry("evidence kept, and removed after an approved release", story{policy: removable, tell: kept, writes: 25, at: removing}),
-	Entry("evidence of every kind: tools, checkpoints, volumes taken together, all of it encrypted and then removed", story{policy: everything, tell: thorough, writes: 20, at: besides}),
+	Entry("evidence kept, and removed after an approved release", story{policy: removable, tell: kept, writes: 32, at: removing}),
+	Entry("evidence of every kind: tools, checkpoints, volumes taken together, all of it encrypted and then removed", story{policy: everything, tell: thorough, writes: 32, at: besides}),
 )
 
 // crashEverywhere tells the story once for every gap between two writes, with a crash in that gap. It returns the writes at which the operator died.

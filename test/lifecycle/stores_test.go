@@ -74,7 +74,10 @@ var _ = Describe("What the standing orders say about the evidence store", func()
 		shop := openShop(ctx)
 		Expect(shop.Admin.Create(ctx, secret)).To(Succeed())
 		DeferCleanup(func(ctx context.Context) error { return shop.Admin.Delete(ctx, secret) })
-		editPolicy(ctx, shop, orders(v1alpha1.EvidenceStore{URL: bucket.StoreURL(""), CredentialsSecret: secret.Name, LockDays: 30}))
+		editPolicy(ctx, shop, func(p *v1alpha1.ContainmentPolicy) {
+			p.Spec.Evidence.Store = v1alpha1.EvidenceStore{URL: bucket.StoreURL(""), CredentialsSecret: secret.Name, LockDays: 30}
+			p.Spec.Evidence.Retention.RequiredApprovals = 1
+		})
 		declare(ctx, shop, "miner")
 		inc := await(ctx, shop, "miner", "contained with evidence", func(inc *v1alpha1.Incident) bool {
 			return scenario.Is(v1alpha1.ConditionReady)(inc) && scenario.HasReason(v1alpha1.ConditionCustody, v1alpha1.ReasonLedgerSigned)(inc)
@@ -99,6 +102,15 @@ var _ = Describe("What the standing orders say about the evidence store", func()
 		Expect(shop.SetGoal(ctx, "miner", v1alpha1.GoalClose)).To(Succeed())
 		Eventually(ctx, bucket.Signers).WithTimeout(scenario.Patience).Should(ContainElement("AKIDSECOND"))
 		await(ctx, shop, "miner", "waiting for approval", scenario.HasReason(v1alpha1.ConditionReleased, v1alpha1.ReasonWaitingForApproval))
+
+		By("removing nothing before the locks end, whoever approves")
+		Expect(shop.Approve(ctx, "miner", v1alpha1.CloseStage)).To(Succeed())
+		await(ctx, shop, "miner", "asking about removal", func(inc *v1alpha1.Incident) bool { return closedIncident(inc) && inc.Status.RemovalDigest != "" })
+		Expect(shop.Approve(ctx, "miner", v1alpha1.RemoveStage)).To(Succeed())
+		await(ctx, shop, "miner", "waiting", func(inc *v1alpha1.Incident) bool {
+			return strings.Contains(custodyOf(inc), "removal is approved and waits until")
+		})
+		Expect(bucket.Changes()).NotTo(ContainElement(And(HavePrefix("DELETE "), ContainSubstring("/items/"))))
 	})
 
 	It("has a time-stamp authority confirm when the ledger was signed", func(ctx SpecContext) {
