@@ -71,7 +71,7 @@ func NewScheme() *runtime.Scheme {
 // with the cluster and no decision to change an object rests on an old copy.
 func ClientOptions() client.Options {
 	return client.Options{Cache: &client.CacheOptions{DisableFor: []client.Object{
-		&corev1.ConfigMap{}, &corev1.Secret{}, &corev1.Event{}, &corev1.PersistentVolume{}, &corev1.PersistentVolumeClaim{},
+		&corev1.ConfigMap{}, &corev1.Secret{}, &corev1.Event{}, &corev1.Node{}, &corev1.PersistentVolume{}, &corev1.PersistentVolumeClaim{},
 		&appsv1.Deployment{}, &appsv1.StatefulSet{}, &appsv1.DaemonSet{}, &appsv1.ReplicaSet{}, &appsv1.ControllerRevision{},
 		&batchv1.Job{}, &batchv1.CronJob{},
 		&snapshotv1.VolumeSnapshot{}, &snapshotv1.VolumeSnapshotContent{}, &snapshotv1.VolumeSnapshotClass{},

@@ -397,7 +397,7 @@ type EvidenceStore struct {
 	// +kubebuilder:validation:Maximum=3650
 	LockDays int32 `json:"lockDays,omitempty"`
 
-	// timeAuthorityURL is an RFC 3161 time-stamp authority that is asked to confirm when each head of the ledger existed. It is sent a digest and nothing else. If not set, none is asked.
+	// timeAuthorityURL is an RFC 3161 time-stamp authority that is asked to confirm when the ledger was signed after a condition of the Incident has turned or somebody has approved something. It is sent a digest and nothing else. If not set, none is asked.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=1024

@@ -560,6 +560,21 @@ type EvidenceItem struct {
 	// +optional
 	Deadline metav1.Time `json:"deadline,omitempty,omitzero"`
 
+	// earlier names the VolumeSnapshotContents of snapshots of the volume that were taken for this item before, were deleted by somebody else, and had to be taken again. What they hold is retained, and is
+	// removed when the evidence is.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=8
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=253
+	Earlier []string `json:"earlier,omitempty"`
+
+	// caveat says why what is being collected is not all that the pods had. It is kept from when that is found out; an item that has one is never Collected but Partial, and its message then says the same.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=1024
+	Caveat string `json:"caveat,omitempty"`
+
 	// message says what the item waits for, or why it is a gap.
 	// +optional
 	// +kubebuilder:validation:MinLength=1

@@ -3,6 +3,7 @@ package evidence
 import (
 	"context"
 	"slices"
+	"time"
 
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
@@ -223,11 +224,44 @@ func (g *gathering) policies(ctx context.Context) error {
 			return err
 		}
 	}
+	g.otherPolicies(ctx)
 	_, err := g.list(ctx, guardedKind("policy", "v1", "PodDisruptionBudget"), g.namespace, func(obj *unstructured.Unstructured) bool {
 		selector, err := metav1.LabelSelectorAsSelector(as[policyv1.PodDisruptionBudget](obj).Spec.Selector)
 		return err != nil || g.selects(selector)
 	})
 	return err
+}
+
+// PolicyKinds are the kinds of network policies of other APIs than Kubernetes' own, and the cache in which they are followed.
+type PolicyKinds struct {
+	Cache client.Reader
+	// Complete are the kinds of which the cache has everything, Missing those that are served and not read yet.
+	Complete, Missing []schema.GroupVersionKind
+}
+
+// cacheLimit bounds the reading of a cache, which answers at once unless the kind has just ceased to be followed: containment waits for it.
+const cacheLimit = 5 * time.Second
+
+// otherPolicies gathers the policies of other APIs that may be about the namespace, whatever they select: what that is, each API says in its own way. They come from the cache, so that an API whose
+// server hangs delays nothing.
+func (g *gathering) otherPolicies(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, cacheLimit)
+	defer cancel()
+	live := g.reader
+	defer func() { g.reader = live }()
+	g.reader = g.others.Cache
+	about := func(obj *unstructured.Unstructured) bool {
+		return obj.GetNamespace() == "" || obj.GetNamespace() == g.namespace
+	}
+	for _, gvk := range g.others.Complete {
+		// A cache knows no pages.
+		if _, err := g.list(ctx, kind{GroupVersionKind: gvk, foreign: true}, "", about, client.Limit(0)); err != nil {
+			g.notRead[objectKey{gvk.GroupVersion().String(), gvk.Kind, "", ""}] = oneLine(err.Error())
+		}
+	}
+	for _, gvk := range g.others.Missing {
+		g.notRead[objectKey{gvk.GroupVersion().String(), gvk.Kind, "", ""}] = "not read yet when the record was made"
+	}
 }
 
 // place gathers the namespace and the nodes that the pods run on.

@@ -480,7 +480,7 @@ func (g *groups) followGroup(ctx context.Context, item v1alpha1.EvidenceItem, gr
 		return item, err
 	}
 	member, err := g.followMember(ctx, item, gr, taken, content)
-	if (!restored || !kept) && member.State == v1alpha1.EvidenceCollected {
+	if (!restored || !kept) && isPreserved(member) {
 		item.Message = "waits for the claim to have its labels back and the group content's deletionPolicy to be Retain"
 		return item, err
 	}
@@ -553,6 +553,9 @@ func (g *groups) followMember(ctx context.Context, item v1alpha1.EvidenceItem, g
 	case why != "":
 		return g.waitMember(ctx, item, gr, taken, why)
 	}
+	// From here on the item names what may be retained, whatever becomes of the group.
+	item = supersede(item, content.Name)
+	item.Location = fmt.Sprintf("VolumeSnapshot %s/%s, VolumeSnapshotContent %s, %s%s", snap.Namespace, snap.Name, content.Name, groupLocation, gr.key)
 	if !retained(content) {
 		item.Message = "waits for the content's deletionPolicy to be Retain"
 		g.x.Journal.Intend(v1alpha1.ActionRetainSnapshot, refOf(snapshotKind, snap), keepDetail) // comes next
@@ -570,9 +573,7 @@ func (g *groups) followMember(ctx context.Context, item v1alpha1.EvidenceItem, g
 	if !ready {
 		return g.waitMember(ctx, item, gr, taken, waitsForReady+snapshotError(snap))
 	}
-	item.State = v1alpha1.EvidenceCollected
-	item.Location = fmt.Sprintf("VolumeSnapshot %s/%s, VolumeSnapshotContent %s, %s%s", snap.Namespace, snap.Name, content.Name, groupLocation, gr.key)
-	item.Message = fmt.Sprintf("taken at one moment with the other volumes of its workload by VolumeGroupSnapshot %s, VolumeGroupSnapshotContent %s", gr.key, groupContent.GetName())
+	item = preserved(item, fmt.Sprintf("taken at one moment with the other volumes of its workload by VolumeGroupSnapshot %s, VolumeGroupSnapshotContent %s", gr.key, groupContent.GetName()))
 	item.TakenAt, item.SnapshotHandle = takenAt(groupContent, content), ptr.Deref(content.Status.SnapshotHandle, "")
 	return item, nil
 }
@@ -674,6 +675,7 @@ func (g *groups) leave(ctx context.Context, item v1alpha1.EvidenceItem, gr group
 	if g.required() || g.late(item) {
 		return gap(item, item.Message), nil
 	}
+	item = supersede(item, "")
 	item.Location, item.Message = "", "is snapshotted by itself: "+why
 	return item, nil
 }
@@ -697,6 +699,6 @@ func (g *groups) removeGroup(ctx context.Context, item v1alpha1.EvidenceItem, gr
 
 // useful reports whether the group has the snapshot of any member: it is then kept.
 func useful(gr group, members []*snapshotv1.VolumeSnapshot) bool {
-	return slices.ContainsFunc(gr.members, func(m v1alpha1.EvidenceItem) bool { return m.State == v1alpha1.EvidenceCollected }) ||
+	return slices.ContainsFunc(gr.members, isPreserved) ||
 		slices.ContainsFunc(members, func(s *snapshotv1.VolumeSnapshot) bool { return s.Status != nil && isTrue(s.Status.ReadyToUse) })
 }

@@ -47,6 +47,8 @@ type lab struct {
 	writes           []string
 	// failing is why groups are not taken, slow the claim whose member is not ready, leftOut the one that the controller overlooks.
 	failing, slow, leftOut string
+	// again ends the names of what is taken, as the real controller gives every snapshot a content of its own.
+	again string
 }
 
 func newLab(t *testing.T, claims ...string) *lab {
@@ -179,7 +181,7 @@ func (l *lab) control() {
 func (l *lab) take(ctx context.Context, snap *snapshotv1.VolumeSnapshot) {
 	l.t.Helper()
 	if snap.UID == "" {
-		snap.UID = types.UID("uid-of-" + snap.Name) // the fake server gives none
+		snap.UID = types.UID("uid-of-" + snap.Name + l.again) // the fake server gives none
 	}
 	controllerutil.AddFinalizer(snap, sourceFinalizer)
 	l.must(l.client.Update(ctx, snap))
@@ -187,7 +189,7 @@ func (l *lab) take(ctx context.Context, snap *snapshotv1.VolumeSnapshot) {
 		return
 	}
 	content := &snapshotv1.VolumeSnapshotContent{
-		ObjectMeta: metav1.ObjectMeta{Name: "content-" + snap.Name, UID: types.UID("content-of-" + snap.Name)},
+		ObjectMeta: metav1.ObjectMeta{Name: "content-" + snap.Name + l.again, UID: types.UID("content-of-" + snap.Name + l.again)},
 		Spec: snapshotv1.VolumeSnapshotContentSpec{
 			DeletionPolicy: snapshotv1.VolumeSnapshotContentDelete, Driver: "csi.example",
 			VolumeSnapshotRef: corev1.ObjectReference{Namespace: snap.Namespace, Name: snap.Name, UID: snap.UID},

@@ -132,7 +132,7 @@ func (g *groups) letSnapshotGo(ctx context.Context, item *v1alpha1.EvidenceItem,
 		return release(ctx, g.x, ref, snap, "let go what came to nothing")
 	case item.State == v1alpha1.EvidenceGap && !grouped && (snap.Status == nil || !isTrue(snap.Status.ReadyToUse)):
 		return remove(ctx, g.x, ref, snap)
-	case item.State != v1alpha1.EvidenceCollected || !deleting || !held(snap):
+	case !isPreserved(*item) || !deleting || !held(snap):
 		return nil
 	}
 	if goes, err := g.namespaceGoes(ctx, snap.Namespace); err != nil || !goes {
@@ -211,6 +211,9 @@ func (g *groups) letGroupGo(ctx context.Context, gr group) error {
 // deletionPolicy Delete, so that the driver frees the storage. It is called again until it is done. The members of a group go together, when the removal of every one of them has begun.
 func ReleaseSnapshotHold(ctx context.Context, x *Execution, item v1alpha1.EvidenceItem) (bool, error) {
 	g := &groups{Snapshots: snapshotsOf(x), x: x}
+	if gone, err := g.removeEarlier(ctx, item); err != nil || !gone {
+		return false, err
+	}
 	name, contentName := located(item)
 	if name == "" {
 		return true, nil // nothing was taken

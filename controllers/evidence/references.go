@@ -326,6 +326,9 @@ func (r *references) names(kind string) []client.ObjectKey {
 	return slices.SortedFunc(maps.Keys(names), compareKeys)
 }
 
+// Redacted is what stands where a value was blanked.
+const Redacted = "<redacted>"
+
 // withoutData blanks the values of the annotations of an object of which only the metadata was read. The one of kubectl repeats the whole object, data and all, and others keep what they like there.
 func withoutData(obj client.Object) {
 	metadata, ok := obj.(*metav1.PartialObjectMetadata)

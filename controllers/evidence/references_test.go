@@ -202,7 +202,7 @@ func TestMetadata(t *testing.T) {
 	}
 	r := live(t, objs...)
 	r.errs["Secret"] = apierrors.NewServiceUnavailable("down")
-	if _, err := GatherSurroundings(context.Background(), r, "shop", pods); !apierrors.IsServiceUnavailable(err) {
+	if _, err := GatherSurroundings(context.Background(), r, "shop", pods, PolicyKinds{}); !apierrors.IsServiceUnavailable(err) {
 		t.Errorf("while the server is down: %v", err)
 	}
 }

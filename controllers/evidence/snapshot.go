@@ -1,6 +1,7 @@
 package evidence
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -101,7 +102,7 @@ func collectOne(ctx context.Context, x *Execution, item v1alpha1.EvidenceItem) (
 }
 
 func snapshotsOf(x *Execution) *Snapshots {
-	return &Snapshots{Reader: x.Reader, Incident: x.Incident, Orders: x.Orders, Now: x.Now}
+	return &Snapshots{Reader: x.Reader, Incident: x.Incident, Orders: x.Orders, Pod: x.Pod, Now: x.Now}
 }
 
 // Claims returns the PersistentVolumeClaims that the pods use, as namespace/name, with the UIDs of the pods. Claims of generic ephemeral volumes
@@ -159,7 +160,9 @@ type Snapshots struct {
 	Reader   client.Reader
 	Incident *v1alpha1.Incident
 	Orders   v1alpha1.EvidenceOrders
-	Now      time.Time
+	// Pod returns the pod with the UID as it is now, or nil when it is gone.
+	Pod func(uid string) *corev1.Pod
+	Now time.Time
 }
 
 // Begin returns the item of a claim that was not seen before.
@@ -229,6 +232,9 @@ func (s *Snapshots) prepare(ctx context.Context, item v1alpha1.EvidenceItem, key
 	if s.late(item) {
 		return gap(item, "no snapshot could be created before the deadline"), Step{}, nil
 	}
+	if why := tooOften(supersede(item, "")); why != "" {
+		return gap(supersede(item, ""), why), Step{}, nil
+	}
 	item.Message = "waits for the VolumeSnapshot to be created"
 	return item, Step{Create: s.build(key, item.Subject.Name, class)}, nil
 }
@@ -248,7 +254,7 @@ func (s *Snapshots) identify(ctx context.Context, item v1alpha1.EvidenceItem) (_
 	case !claim.DeletionTimestamp.IsZero():
 		return gap(item, "the claim is being deleted, and the snapshot controller refuses such claims"), "", nil
 	}
-	item.Subject.UID = string(claim.UID)
+	item.Subject.UID, item.Caveat = string(claim.UID), cmp.Or(item.Caveat, s.replaced(item, &claim))
 	if claim.Spec.VolumeName == "" {
 		const message = "waits for the claim to be bound to a volume"
 		if s.late(item) {
@@ -351,6 +357,7 @@ func (s *Snapshots) follow(ctx context.Context, item v1alpha1.EvidenceItem, snap
 	if why := misbound(item.Volume, snap, &content); why != "" {
 		return s.wait(item, snap, why)
 	}
+	item = supersede(item, content.Name)
 	item.Location = fmt.Sprintf("VolumeSnapshot %s/%s, VolumeSnapshotContent %s", snap.Namespace, snap.Name, content.Name)
 	return s.secure(item, snap, &content)
 }
@@ -370,8 +377,7 @@ func (s *Snapshots) secure(item v1alpha1.EvidenceItem, snap *snapshotv1.VolumeSn
 		}
 		return item, step, err
 	}
-	item.State = v1alpha1.EvidenceCollected
-	item.Message = ""
+	item = preserved(item, "")
 	item.SnapshotHandle = ptr.Deref(content.Status.SnapshotHandle, "")
 	if content.Status.CreationTime != nil {
 		item.TakenAt = metav1.NewTime(time.Unix(0, *content.Status.CreationTime))

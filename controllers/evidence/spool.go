@@ -402,8 +402,8 @@ func SpooledItem(index *corev1.ConfigMap, id string, kind v1alpha1.EvidenceType,
 }
 
 // RecordObjects packs the record of a pod for WriteSpool.
-func RecordObjects(inc *v1alpha1.Incident, operatorNamespace string, record *Record, opts ...Option) ([]*corev1.ConfigMap, error) {
-	document, err := Encode(record, opts...)
+func RecordObjects(inc *v1alpha1.Incident, operatorNamespace string, record *Record) ([]*corev1.ConfigMap, error) {
+	document, err := Encode(record)
 	if err != nil {
 		return nil, fmt.Errorf("encoding the record of Pod %s/%s: %w", record.Pod.Namespace, record.Pod.Name, err)
 	}

@@ -100,6 +100,7 @@ type gathering struct {
 	*survey
 	namespace string
 	pods      []*corev1.Pod
+	others    PolicyKinds
 	labelSets []labels.Set
 	refs      references
 }
@@ -108,8 +109,8 @@ type gathering struct {
 //
 // The reader has to read live, from no cache: pages are asked for with Limit and Continue, Secrets and ConfigMaps by their metadata, and what a cache holds is but a part. What the operator may not read, or
 // the API server does not know, is named in the record; any other failure of the API server is an error, and there is no record.
-func GatherSurroundings(ctx context.Context, reader client.Reader, namespace string, pods []*corev1.Pod) (*SurroundingsRecord, error) {
-	g := &gathering{survey: newSurvey(reader), namespace: namespace, refs: references{by: map[referenceKey]map[string]bool{}}}
+func GatherSurroundings(ctx context.Context, reader client.Reader, namespace string, pods []*corev1.Pod, others PolicyKinds) (*SurroundingsRecord, error) {
+	g := &gathering{survey: newSurvey(reader), namespace: namespace, others: others, refs: references{by: map[referenceKey]map[string]bool{}}}
 	for _, pod := range pods {
 		if pod.Namespace == namespace {
 			g.pods = append(g.pods, pod)
@@ -168,8 +169,8 @@ func (g *gathering) document() *SurroundingsRecord {
 func SurroundingsID(namespace string) string { return "surroundings-" + namespace }
 
 // SurroundingsObjects packs surroundings for WriteSpool.
-func SurroundingsObjects(inc *v1alpha1.Incident, operatorNamespace string, surroundings *SurroundingsRecord, opts ...Option) ([]*corev1.ConfigMap, error) {
-	document, err := Encode(surroundings, opts...)
+func SurroundingsObjects(inc *v1alpha1.Incident, operatorNamespace string, surroundings *SurroundingsRecord) ([]*corev1.ConfigMap, error) {
+	document, err := Encode(surroundings)
 	if err != nil {
 		return nil, fmt.Errorf("encoding the surroundings in namespace %s: %w", surroundings.Namespace, err)
 	}

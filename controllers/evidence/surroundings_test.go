@@ -28,7 +28,7 @@ import (
 
 func gather(t *testing.T, r client.Reader, pods []*corev1.Pod) *SurroundingsRecord {
 	t.Helper()
-	s, err := GatherSurroundings(context.Background(), r, "shop", pods)
+	s, err := GatherSurroundings(context.Background(), r, "shop", pods, PolicyKinds{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,7 +148,7 @@ func TestGatherSurroundingsRefused(t *testing.T) {
 		t.Run(kind+" fails", func(t *testing.T) {
 			r := live(t, objs...)
 			r.errs[kind] = apierrors.NewServiceUnavailable("down")
-			if s, err := GatherSurroundings(context.Background(), r, "shop", pods); !apierrors.IsServiceUnavailable(err) || s != nil {
+			if s, err := GatherSurroundings(context.Background(), r, "shop", pods, PolicyKinds{}); !apierrors.IsServiceUnavailable(err) || s != nil {
 				t.Errorf("GatherSurroundings() = %v, %v", s, err)
 			}
 		})
@@ -256,7 +256,7 @@ func TestGatherSurroundingsPages(t *testing.T) {
 		t.Errorf("in pages (-want +got):\n%s", diff)
 	}
 	r.expire = map[string]int{"Event": maxRestarts + 1}
-	if _, err := GatherSurroundings(context.Background(), r, "shop", pods); !apierrors.IsResourceExpired(err) {
+	if _, err := GatherSurroundings(context.Background(), r, "shop", pods, PolicyKinds{}); !apierrors.IsResourceExpired(err) {
 		t.Errorf("a list that always expires: %v", err)
 	}
 }
@@ -381,7 +381,7 @@ func BenchmarkGatherSurroundings(b *testing.B) {
 			r := live(b, objs...)
 			size := 0
 			for b.Loop() {
-				s, err := GatherSurroundings(context.Background(), r, "shop", pods)
+				s, err := GatherSurroundings(context.Background(), r, "shop", pods, PolicyKinds{})
 				if err != nil {
 					b.Fatal(err)
 				}

@@ -156,7 +156,7 @@ func (s *survey) take(k kind, l *listing, obj *unstructured.Unstructured) {
 // account notes what came of a list; a kind may be listed more than once, for different reasons.
 func (s *survey) account(l *listing) {
 	l.Kept = len(l.kept)
-	what := readKey{l.Kind, l.Namespace}
+	what := readKey{l.Kind + " " + l.APIVersion, l.Namespace} // several APIs have a NetworkPolicy
 	if before := s.read[what]; before != nil {
 		l.Kept += before.Kept
 	}

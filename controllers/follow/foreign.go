@@ -221,6 +221,23 @@ func (f *Follower) Missing() string {
 	return fmt.Sprintf("not read yet: %s, and what they allow is not known; if this stays, see whether the operator may list and watch them", strings.Join(names, ", "))
 }
 
+// Kinds are the kinds of other APIs that are followed, those of which everything is known and those that are not read yet, in order.
+func (f *Follower) Kinds() (complete, missing []schema.GroupVersionKind) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, one := range f.foreign {
+		if one.complete {
+			complete = append(complete, one.kind)
+		} else {
+			missing = append(missing, one.kind)
+		}
+	}
+	for _, kinds := range [][]schema.GroupVersionKind{complete, missing} {
+		slices.SortFunc(kinds, func(a, b schema.GroupVersionKind) int { return strings.Compare(a.String(), b.String()) })
+	}
+	return complete, missing
+}
+
 // Serves says whether a kind of another API is followed.
 func (f *Follower) Serves(kind schema.GroupKind) (version string, served bool) {
 	f.mu.Lock()

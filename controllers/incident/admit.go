@@ -133,10 +133,19 @@ func (s *scope) authorised(ctx context.Context) error {
 		}
 		if !review.Status.Allowed {
 			return &target.Problem{Reason: v1alpha1.ReasonNotAuthorized, Message: fmt.Sprintf(
-				"%s, who declared this Incident, may not create Incidents in namespace %s and so may not contain anything there", by.Username, ns)}
+				"%s, who declared this Incident, may not create Incidents in namespace %s and so may not contain anything there%s", by.Username, ns, s.untilClosed())}
 		}
 	}
 	return nil
+}
+
+// untilClosed says what becomes of what is held when its declarer has lost the right to it, perhaps with the namespace, and what there is to do: nothing opens by itself.
+func (s *scope) untilClosed() string {
+	if !s.holds() {
+		return ""
+	}
+	return fmt.Sprintf("; what is held stays held, and its evidence is collected, but nothing new is contained. Give the right back, or have the Incident closed: "+
+		"somebody else who may create and update Incidents in namespace %s (ClusterRole cofferdam-responder) sets spec.goal to Close, and others approve that (ClusterRole cofferdam-approver)", s.incident.Namespace)
 }
 
 func (s *scope) inspect(ctx context.Context, targets []v1alpha1.ResolvedTarget) error {

@@ -168,7 +168,7 @@ func storedItems(items []v1alpha1.EvidenceItem) []v1alpha1.EvidenceItem {
 // snapshotItems are the snapshots that were taken.
 func snapshotItems(items []v1alpha1.EvidenceItem) []v1alpha1.EvidenceItem {
 	return slices.DeleteFunc(slices.Clone(items), func(e v1alpha1.EvidenceItem) bool {
-		return e.State != v1alpha1.EvidenceCollected || e.Type != v1alpha1.EvidenceVolumeSnapshot
+		return !had(&e) || e.Type != v1alpha1.EvidenceVolumeSnapshot
 	})
 }
 

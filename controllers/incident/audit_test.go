@@ -155,3 +155,18 @@ func TestAuditOfAStoreThatHangsWhileItIsOpened(t *testing.T) {
 		synctest.Wait()
 	})
 }
+
+// A snapshot that counts in part is looked for like a whole one.
+func TestSnapshotItems(t *testing.T) {
+	var items []v1alpha1.EvidenceItem
+	for _, state := range []v1alpha1.EvidenceState{v1alpha1.EvidencePending, v1alpha1.EvidenceCollected, v1alpha1.EvidencePartial, v1alpha1.EvidenceGap, v1alpha1.EvidenceRemoved} {
+		items = append(items, v1alpha1.EvidenceItem{ID: string(state), Type: v1alpha1.EvidenceVolumeSnapshot, State: state}, v1alpha1.EvidenceItem{ID: "logs", Type: v1alpha1.EvidenceLogs, State: state})
+	}
+	var got []string
+	for _, item := range snapshotItems(items) {
+		got = append(got, item.ID)
+	}
+	if diff := cmp.Diff([]string{"Collected", "Partial"}, got); diff != "" {
+		t.Errorf("snapshotItems() (-want +got):\n%s", diff)
+	}
+}

@@ -148,7 +148,9 @@ func (s *scope) recordSurroundings(ctx context.Context) error {
 }
 
 func (s *scope) recordNamespace(ctx context.Context, ns, id string, pods []*corev1.Pod) error {
-	surroundings, err := evidence.GatherSurroundings(ctx, s.Client, ns, pods)
+	complete, missing := s.Follower.Kinds()
+	others := evidence.PolicyKinds{Cache: s.Cached, Complete: complete, Missing: missing}
+	surroundings, err := evidence.GatherSurroundings(ctx, s.Client, ns, pods, others)
 	if err != nil {
 		return err
 	}
@@ -394,6 +396,7 @@ func (s *scope) collectItems(ctx context.Context, c evidence.Collector, x *evide
 		observed, err := c.Collect(ctx, x, *item)
 		*item = observed
 		if item.State == v1alpha1.EvidencePending && !s.dryRun() {
+			s.collecting = true
 			s.lookAgainAfter(evidencePoll)
 		}
 		if err != nil && apierrors.ReasonForError(err) == metav1.StatusReasonUnknown {

@@ -93,6 +93,9 @@ func (s *scope) judged(no func(reason, format string, args ...any) metav1.Condit
 	pending := s.firstPod(func(p v1alpha1.PodStatus) bool {
 		return p.Handling == v1alpha1.HandlingPending && p.Verdict != v1alpha1.VerdictGone && p.Verdict != v1alpha1.VerdictNotEnforceable
 	})
+	if p := s.firstPod(func(p v1alpha1.PodStatus) bool { return pending != nil && s.failed[p.UID] != nil }); p != nil {
+		return no(v1alpha1.ReasonIsolating, "Pod %s/%s could not be quarantined, and it is tried again: %v", p.Namespace, p.Name, s.failed[p.UID])
+	}
 	if p := pending; p != nil {
 		return no(v1alpha1.ReasonIsolating, "Pod %s/%s is being quarantined", p.Namespace, p.Name)
 	}

@@ -163,18 +163,28 @@ func (s *scope) readOthers(ctx context.Context) error {
 }
 
 // denyFirst puts the deny policies in force, before anything slow: they are created under deterministic names and take nothing away, so that they
-// need no journal entry. The finalizer follows, then the list of refused revisions. Where something that exists has to be changed, the intent is written right before (see protect).
+// need no journal entry. The finalizer follows, then the list of refused revisions. Where something that exists has to be changed, the intent is written right before (see protect). A policy that cannot be had holds up only
+// the pods of its namespace.
 func (s *scope) denyFirst(ctx context.Context) error {
 	s.policiesInForce = true
 	for _, want := range s.desiredPolicies() {
 		if err := s.ensurePolicy(ctx, want); err != nil {
-			return err
+			s.notDenied[want.Namespace] = errors.Join(s.notDenied[want.Namespace], err)
 		}
 	}
 	if err := s.ensureFinalizer(ctx); err != nil {
 		return err
 	}
 	return inOrder(ctx, s.ensureRefusals, s.ensureHeld, s.ensureBudgets)
+}
+
+// policyFailures are why deny policies are not in force.
+func (s *scope) policyFailures() error {
+	var failures []error
+	for _, ns := range slices.Sorted(maps.Keys(s.notDenied)) {
+		failures = append(failures, s.notDenied[ns])
+	}
+	return errors.Join(failures...)
 }
 
 // desiredPolicies are the deny policies that have to be in force, without those that are being lifted.
@@ -379,8 +389,14 @@ func (s *scope) quarantinePods(ctx context.Context) error {
 			p.Handling = v1alpha1.HandlingUntouched
 			continue
 		}
+		if s.notDenied[p.Namespace] != nil && !measure.Holds(pod, s.incident.UID) {
+			s.failed[p.UID] = s.notDenied[p.Namespace]
+			continue // without the policy its labels are what protects it
+		}
 		// One pod that cannot be cut off is no reason to leave the others open.
-		failures = append(failures, s.quarantinePod(ctx, p, pod))
+		err := s.quarantinePod(ctx, p, pod)
+		s.failed[p.UID] = err
+		failures = append(failures, err)
 	}
 	return errors.Join(failures...)
 }

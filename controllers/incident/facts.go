@@ -168,18 +168,26 @@ func itemFacts(item *v1alpha1.EvidenceItem, now time.Time) []custody.Fact {
 		return []custody.Fact{{ID: id + "begun", At: now, Actor: operator(), Action: "CollectEvidence", Phase: custody.PhaseIntent, Subject: subject, Detail: string(item.Type)}}
 	case v1alpha1.EvidenceGap:
 		return []custody.Fact{{ID: id + "gap", At: now, Actor: operator(), Action: "CollectEvidence", Phase: custody.PhaseOutcome, Subject: subject,
-			Detail: fmt.Sprintf("%s: a gap, could not be had: %s", item.Type, item.Message)}}
+			Detail: fmt.Sprintf("%s: a gap, could not be had: %s%s", item.Type, item.Message, leftOf(item))}}
 	case v1alpha1.EvidencePartial:
 		return []custody.Fact{{ID: id + "partial", At: at, Actor: operator(), Action: "CollectEvidence", Phase: custody.PhaseOutcome, Subject: subject,
-			Detail: fmt.Sprintf("%s: a part of it is safe in %s; %s", item.Type, item.Location, item.Message), Stored: storedAs(item)}}
+			Detail: fmt.Sprintf("%s: a part of it is safe in %s; %s", item.Type, evidence.Whereabouts(*item), item.Message), Stored: storedAs(item)}}
 	case v1alpha1.EvidenceCollected:
 		return []custody.Fact{{ID: id + "collected", At: at, Actor: operator(), Action: "CollectEvidence", Phase: custody.PhaseOutcome, Subject: subject,
-			Detail: strings.TrimSuffix(fmt.Sprintf("%s: safe in %s; %s", item.Type, item.Location, item.Message), "; "), Stored: storedAs(item)}}
+			Detail: strings.TrimSuffix(fmt.Sprintf("%s: safe in %s; %s", item.Type, evidence.Whereabouts(*item), item.Message), "; "), Stored: storedAs(item)}}
 	case v1alpha1.EvidenceRemoved:
 		return []custody.Fact{{ID: id + "removed", At: now, Actor: operator(), Action: custody.ActionRemoveEvidence, Phase: custody.PhaseOutcome, Subject: subject,
 			Detail: "removed from the store after an approved release", Stored: storedAs(item)}}
 	}
 	return nil
+}
+
+// leftOf names what is retained of a snapshot that came to nothing.
+func leftOf(item *v1alpha1.EvidenceItem) string {
+	if item.Type != v1alpha1.EvidenceVolumeSnapshot || item.Location == "" && len(item.Earlier) == 0 {
+		return ""
+	}
+	return "; what was begun is in " + evidence.Whereabouts(*item)
 }
 
 // storedAs names the object in the store; nil for evidence that is kept elsewhere.

@@ -78,6 +78,11 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		// Our copy was stale: the watch event that makes it current is on its way, and brings the next pass.
 		return ctrl.Result{RequeueAfter: retryChanged}, nil
 	}
+	if err != nil && s.collecting {
+		// Errors make the passes rarer and rarer, and evidence that is under way would come to its deadline unseen.
+		ctrl.LoggerFrom(ctx).Error(err, "The pass failed; evidence is under way, and it is tried again soon")
+		err = nil
+	}
 	return ctrl.Result{RequeueAfter: s.requeueAfter, Priority: new(Priority(&inc))}, err
 }
 
@@ -120,17 +125,20 @@ func (s *scope) run(ctx context.Context) error {
 	}
 	s.noteCarveOuts()
 	s.verify(ctx)
-	if err != nil {
-		return err
-	}
-	if err := s.closeLeaks(ctx); err != nil {
-		return err
+	err = errors.Join(err, s.policyFailures(), s.closeLeaks(ctx))
+	if !s.holds() && !s.dryRun() {
+		return err // what would be begun now would be forgotten
 	}
 	// The ledger comes after containment, which waits for nothing, and before all that is destructive.
 	s.keepBooks()
 	s.sweepSpool(ctx)
+	// Evidence of pods that are contained does not wait for one that cannot be; what destroys something does.
+	collected := s.collect(ctx)
+	if err != nil {
+		return errors.Join(err, collected)
+	}
 	// A volume that cannot be read keeps its item pending, and that holds back whatever would destroy it.
-	return errors.Join(s.collect(ctx), inOrder(ctx, s.recover, s.close))
+	return errors.Join(collected, inOrder(ctx, s.recover, s.close))
 }
 
 // unread notes that something could not be read: every verdict is Unknown until it can be.

@@ -37,7 +37,7 @@ func (s *scope) removeEvidence(ctx context.Context) error {
 	}
 	durable := true
 	for _, item := range kept {
-		durable = s.journal.Intend(v1alpha1.ActionRemoveEvidence, itemRef(item), "remove "+item.Location) && durable
+		durable = s.journal.Intend(v1alpha1.ActionRemoveEvidence, itemRef(item), "remove "+evidence.Whereabouts(*item)) && durable
 	}
 	if !durable || s.books.withheld != "" {
 		s.removalWait = s.books.trouble()
@@ -64,7 +64,7 @@ func (s *scope) removable() []*v1alpha1.EvidenceItem {
 	var out []*v1alpha1.EvidenceItem
 	for i := range s.next.Evidence {
 		item := &s.next.Evidence[i]
-		snapshot := item.Type == v1alpha1.EvidenceVolumeSnapshot && item.Location != ""
+		snapshot := item.Type == v1alpha1.EvidenceVolumeSnapshot && (item.Location != "" || len(item.Earlier) > 0)
 		// What came to nothing may have left something behind: the content of a snapshot, a log in part.
 		if (evidence.InStore(item) || snapshot) && item.State != v1alpha1.EvidencePending {
 			out = append(out, item)
@@ -93,6 +93,10 @@ func (s *scope) mayRemove(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	due := s.next.ReleasedAt.AddDate(0, 0, int(retention.Days))
+	// What a store has locked it does not remove sooner, whoever asks and however often; the last item was stored before the release.
+	if locked := s.next.ReleasedAt.AddDate(0, 0, int(s.orders().Store.LockDays)); locked.After(due) && s.books.unlocks == "" {
+		due = locked
+	}
 	if wait := due.Sub(s.now.Time); wait > 0 {
 		s.removalWait = "removal is approved and waits until " + due.UTC().Format(time.RFC3339)
 		s.lookAgainAfter(wait)

@@ -63,6 +63,11 @@ type scope struct {
 	policiesInForce bool
 	// undenied are the namespaces that are being deleted, and in which a deny policy is missing that cannot be created any more.
 	undenied map[string]bool
+	// notDenied says, by namespace, why a deny policy is not in force, and failed, by the UID of the pod, why it could not be quarantined in this pass.
+	notDenied map[string]error
+	failed    map[string]error
+	// collecting says that evidence is under way, which has deadlines.
+	collecting bool
 	// refusalsInForce and heldInForce say that the lists that admission reads are what they should be.
 	refusalsInForce, heldInForce bool
 	// listed says that the list of what is held had something in it when the pass began to act.
@@ -104,6 +109,8 @@ func newScope(r *Reconciler, inc *v1alpha1.Incident) *scope {
 		open:       map[string][]isolation.Exception{},
 		decisions:  map[string]remedy.Decision{},
 		undenied:   map[string]bool{},
+		notDenied:  map[string]error{},
+		failed:     map[string]error{},
 		leaks:      map[string][]isolation.Leak{},
 		passID:     string(uuid.NewUUID()),
 	}

@@ -9,6 +9,7 @@ import (
 	"filippo.io/age"
 
 	"cofferdam.dev/cofferdam/controllers/store"
+	"cofferdam.dev/cofferdam/test/fakes3"
 )
 
 // gauge looks at the heap for every MiB that passes, on the way in and on the way back.
@@ -66,7 +67,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fake := newFakeS3(t)
+	fake := fakes3.New(t)
 	for name, c := range map[string]struct {
 		url         string
 		size, bound int64
@@ -75,7 +76,7 @@ func TestMemoryIsBounded(t *testing.T) {
 		"directory": {"file://" + t.TempDir(), 256 << 20, 16 << 20, store.Options{}},
 		"encrypted": {"file://" + t.TempDir(), 64 << 20, 16 << 20, store.Options{Recipients: []string{identity.Recipient().String()}}},
 		// Three parts of 5 MiB, and what the collector has not yet come to.
-		"s3": {fake.url(""), 96 << 20, 64 << 20, store.Options{Credentials: s3Credentials}},
+		"s3": {fake.StoreURL(""), 96 << 20, 64 << 20, store.Options{Credentials: s3Credentials}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inner, err := store.OpenBackend(t.Context(), c.url, c.opts)

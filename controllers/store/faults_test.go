@@ -18,6 +18,7 @@ import (
 
 	"cofferdam.dev/cofferdam/controllers/store"
 	"cofferdam.dev/cofferdam/controllers/store/faulty"
+	"cofferdam.dev/cofferdam/test/fakes3"
 )
 
 const (
@@ -350,9 +351,9 @@ func TestStoreThatDoesNotReadOn(t *testing.T) {
 }
 
 func TestStoreThatIsNotExclusive(t *testing.T) {
-	fake := newFakeS3(t)
-	fake.deaf = true
-	s := mustOpen(t, fake.url(""), store.Options{Credentials: s3Credentials})
+	fake := fakes3.New(t)
+	fake.Deaf = true
+	s := mustOpen(t, fake.StoreURL(""), store.Options{Credentials: s3Credentials})
 	wantIs(t, "checking", s.Check(t.Context()), store.ErrNotExclusive)
 	wantKeys(t, s, "")
 }

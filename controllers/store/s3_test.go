@@ -14,6 +14,7 @@ import (
 	clocktesting "k8s.io/utils/clock/testing"
 
 	"cofferdam.dev/cofferdam/controllers/store"
+	"cofferdam.dev/cofferdam/test/fakes3"
 )
 
 // part is more than S3 takes in one request of ours.
@@ -21,8 +22,8 @@ const part = 6 << 20
 
 func TestS3Locks(t *testing.T) {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 5, time.UTC)
-	fake := newFakeS3(t)
-	s := mustOpen(t, fake.url("&request_checksum_calculation=when_required"), store.Options{Credentials: s3Credentials, LockDays: 90, Clock: clocktesting.NewFakePassiveClock(now)})
+	fake := fakes3.New(t)
+	s := mustOpen(t, fake.StoreURL("&request_checksum_calculation=when_required"), store.Options{Credentials: s3Credentials, LockDays: 90, Clock: clocktesting.NewFakePassiveClock(now)})
 	store.SetSmall(s, 10)
 	ctx := t.Context()
 	wantIs(t, "creating", s.Create(ctx, ledgerKey, []byte(evidence)), nil)
@@ -32,7 +33,7 @@ func TestS3Locks(t *testing.T) {
 	wantIs(t, "large item", err, nil)
 	lock := " COMPLIANCE 2026-05-30T12:00:00Z"
 	var got []string
-	for _, request := range fake.requests {
+	for _, request := range fake.Requests {
 		if before, random, ok := strings.Cut(request, "incoming/"); ok {
 			// The name is random; a lock after it would still be seen.
 			_, after, _ := strings.Cut(random+" ", " ")
@@ -49,7 +50,7 @@ func TestS3Locks(t *testing.T) {
 	if ok, why := s.Locks(); !ok {
 		t.Errorf("not locked: %s", why)
 	}
-	fake.blind = true
+	fake.Blind = true
 	wantIs(t, "creating", s.Create(ctx, "keys/a.pem", nil), nil)
 	if ok, why := s.Locks(); ok || !strings.Contains(why, "shows none") {
 		t.Errorf("locks: %t %q", ok, why)
@@ -91,11 +92,11 @@ func TestS3Refusals(t *testing.T) {
 		{401, "Whatever", store.ErrDenied},
 		{400, "InvalidRequest", nil},
 	} {
-		fake := newFakeS3(t)
-		s := mustOpen(t, fake.url(""), store.Options{Credentials: s3Credentials})
+		fake := fakes3.New(t)
+		s := mustOpen(t, fake.StoreURL(""), store.Options{Credentials: s3Credentials})
 		o, err := s.PutItem(t.Context(), uid, strings.NewReader(evidence))
 		wantIs(t, "putting", err, nil)
-		fake.refuse = &fakeRefusal{c.status, c.code}
+		fake.Refuse = &fakes3.Refusal{Status: c.status, Code: c.code}
 		for what, err := range calls(t.Context(), s, o) {
 			if c.want == nil {
 				if err == nil || errors.Is(err, store.ErrDenied) || errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrExists) {
@@ -112,14 +113,14 @@ func TestS3Refusals(t *testing.T) {
 				t.Errorf("told: %q", text)
 			}
 		}
-		fake.refuse = nil
+		fake.Refuse = nil
 		wantKeys(t, s, "", o.Key)
 	}
 }
 
 func TestS3WithoutBucket(t *testing.T) {
-	fake := newFakeS3(t)
-	s := mustOpen(t, strings.Replace(fake.url(""), "//evidence", "//other", 1), store.Options{Credentials: s3Credentials})
+	fake := fakes3.New(t)
+	s := mustOpen(t, strings.Replace(fake.StoreURL(""), "//evidence", "//other", 1), store.Options{Credentials: s3Credentials})
 	_, err := s.Read(t.Context(), "a")
 	if err == nil || errors.Is(err, store.ErrNotFound) {
 		t.Errorf("a missing bucket passes for a missing object: %v", err)
@@ -131,41 +132,41 @@ func TestS3WithoutBucket(t *testing.T) {
 }
 
 func TestS3LostRace(t *testing.T) {
-	fake := newFakeS3(t)
-	s := mustOpen(t, fake.url(""), store.Options{Credentials: s3Credentials})
-	fake.refuse = &fakeRefusal{409, "ConditionalRequestConflict"}
+	fake := fakes3.New(t)
+	s := mustOpen(t, fake.StoreURL(""), store.Options{Credentials: s3Credentials})
+	fake.Refuse = &fakes3.Refusal{Status: 409, Code: "ConditionalRequestConflict"}
 	wantIs(t, "creating while somebody else does", s.Create(t.Context(), "a", nil), store.ErrExists)
 }
 
 // TestS3BrokenUploads breaks off in the middle of an upload in parts, by the source and by the context, and lets Sweep find what a killed manager leaves behind.
 func TestS3BrokenUploads(t *testing.T) {
-	fake := newFakeS3(t)
-	clock := clocktesting.NewFakePassiveClock(fake.now)
-	s, ctx := mustOpen(t, fake.url("&prefix=team"), store.Options{Credentials: s3Credentials, Clock: clock}), t.Context()
+	fake := fakes3.New(t)
+	clock := clocktesting.NewFakePassiveClock(fake.Now)
+	s, ctx := mustOpen(t, fake.StoreURL("&prefix=team"), store.Options{Credentials: s3Credentials, Clock: clock}), t.Context()
 	cause := errors.New("the stream broke off")
 	_, err := s.PutItem(ctx, uid, io.MultiReader(bytes.NewReader(make([]byte, 2*part)), iotest.ErrReader(cause)))
 	wantIs(t, "putting", err, cause)
 	short, cancel := context.WithCancel(ctx)
 	_, err = s.PutItem(short, uid, io.MultiReader(bytes.NewReader(make([]byte, 2*part)), endOf(cancel)))
 	wantIs(t, "putting", err, context.Canceled)
-	if len(fake.uploads) != 0 || len(fake.keys()) != 0 {
-		t.Errorf("left: %v %v", fake.uploads, fake.keys())
+	if len(fake.Uploads) != 0 || len(fake.Keys()) != 0 {
+		t.Errorf("left: %v %v", fake.Uploads, fake.Keys())
 	}
-	fake.uploads["left"] = &fakeUpload{key: "team/incoming/x", initiated: fake.now}
-	fake.uploads["others"] = &fakeUpload{key: "else/incoming/x", initiated: fake.now}
+	fake.Uploads["left"] = &fakes3.Upload{Key: "team/incoming/x", Initiated: fake.Now}
+	fake.Uploads["others"] = &fakes3.Upload{Key: "else/incoming/x", Initiated: fake.Now}
 	for _, tc := range []struct {
 		age  time.Duration
 		left int
 	}{{23 * time.Hour, 2}, {25 * time.Hour, 1}} {
-		clock.SetTime(fake.now.Add(tc.age))
+		clock.SetTime(fake.Now.Add(tc.age))
 		if _, err := s.Sweep(ctx); err != nil {
 			t.Error(err)
 		}
-		if got := len(fake.uploads); got != tc.left {
+		if got := len(fake.Uploads); got != tc.left {
 			t.Errorf("%d uploads are left after %s; want %d", got, tc.age, tc.left)
 		}
 	}
-	if _, ok := fake.uploads["others"]; !ok {
+	if _, ok := fake.Uploads["others"]; !ok {
 		t.Error("removed the upload of somebody else")
 	}
 }
@@ -185,14 +186,14 @@ func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 // TestCopyThrough copies what is too large for the service to copy by itself.
 func TestCopyThrough(t *testing.T) {
-	fake := newFakeS3(t)
-	s := mustOpen(t, fake.url(""), store.Options{Credentials: s3Credentials, LockDays: 1})
+	fake := fakes3.New(t)
+	s := mustOpen(t, fake.StoreURL(""), store.Options{Credentials: s3Credentials, LockDays: 1})
 	store.SetSmall(s, 10)
 	store.SetCopyMax(store.BackendOf(s), part-1)
 	o, err := s.PutItem(t.Context(), uid, bytes.NewReader(make([]byte, part)))
 	wantIs(t, "putting", err, nil)
 	wantKeys(t, s, "", o.Key)
-	for _, request := range fake.requests {
+	for _, request := range fake.Requests {
 		if strings.HasPrefix(request, "COPY") {
 			t.Error(request)
 		}

@@ -22,6 +22,7 @@ import (
 	clocktesting "k8s.io/utils/clock/testing"
 
 	"cofferdam.dev/cofferdam/controllers/store"
+	"cofferdam.dev/cofferdam/test/fakes3"
 )
 
 const uid = "0b7f5a4e-8a3f-4f43-9d57-3c3f0c1f2a10"
@@ -34,7 +35,7 @@ func backends(t *testing.T) map[string]func(store.Options) *store.Store {
 	open := func(url string) func(store.Options) *store.Store {
 		return func(o store.Options) *store.Store { return mustOpen(t, url, o) }
 	}
-	fake, folder := newFakeS3(t), newFakeS3(t)
+	fake, folder := fakes3.New(t), fakes3.New(t)
 	s3 := func(url string) func(store.Options) *store.Store {
 		return func(o store.Options) *store.Store {
 			o.Credentials = s3Credentials
@@ -49,8 +50,8 @@ func backends(t *testing.T) map[string]func(store.Options) *store.Store {
 		"gocloud": func(o store.Options) *store.Store {
 			return mustNew(t, store.NewBucket(memblob.OpenBucket(nil)), o)
 		},
-		"s3":         s3(fake.url("")),
-		"s3, prefix": s3(folder.url("&prefix=team-a")),
+		"s3":         s3(fake.StoreURL("")),
+		"s3, prefix": s3(folder.StoreURL("&prefix=team-a")),
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -49,6 +50,12 @@ var _ = Describe("The overlays", func() {
 		output, err := server.KubectlContext(ctx, "kustomize", "config/default-without-map")
 		Expect(err).NotTo(HaveOccurred())
 		Expect(string(output)).To(And(ContainSubstring("kind: ValidatingAdmissionPolicy\n"), Not(ContainSubstring("kind: Mutating"))))
+
+		whole, err := server.KubectlContext(ctx, "kustomize", "config/default")
+		Expect(err).NotTo(HaveOccurred())
+		documents := func(out []byte) []string { return strings.Split(strings.TrimSpace(string(out)), "\n---\n") }
+		stamps := slices.DeleteFunc(documents(whole), func(d string) bool { return slices.Contains(documents(output), d) })
+		Expect(stamps).To(HaveEach(ContainSubstring("kind: Mutating")), "and lacks nothing else")
 	})
 
 	It("for Prometheus can be built", func(ctx context.Context) {

@@ -255,7 +255,7 @@ func (r *reconciler) record(ctx context.Context) error {
 			return err
 		}
 	}
-	surroundings, err := evidence.GatherSurroundings(ctx, r.side.live, namespace, r.pods)
+	surroundings, err := evidence.GatherSurroundings(ctx, r.side.live, namespace, r.pods, evidence.PolicyKinds{})
 	if err != nil {
 		return err
 	}

@@ -10,10 +10,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/rand"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
+	"cofferdam.dev/cofferdam/controllers/evidence"
 	"cofferdam.dev/cofferdam/test/builder"
 	"cofferdam.dev/cofferdam/test/cluster"
 	"cofferdam.dev/cofferdam/test/operator"
@@ -32,18 +34,26 @@ type story struct {
 	at     func(Write) bool
 }
 
-// toServer are the writes to the API server. Of those of an Incident's status, most of which only follow the ledger, the first ones and every fourth.
+// toServer are the writes to the API server. Of those of an Incident's status, most of which only follow the ledger, the first ones and every eighth.
 func toServer(w Write) bool {
-	follows := strings.HasPrefix(w.Kind, "status ") && w.Nth > 8 && w.Nth%4 != 0
+	follows := strings.HasPrefix(w.Kind, "status ") && w.Nth > 4 && w.Nth%8 != 0
 	return !inStore(w) && !follows
 }
 
 func inStore(w Write) bool { return strings.HasPrefix(w.Kind, "store ") }
 
-// toStore are the writes to the evidence store. Of the heads and of what is incoming, which are written the same way again and again, the first ones.
+// toStore are the writes to the evidence store. Of the heads and of what is incoming, which are written the same way again and again, the first ones; of the ledger and its keys, which are written in
+// every pass that has something to tell, the first ones and every sixth.
 func toStore(w Write) bool {
 	repeated := strings.HasSuffix(w.Kind, " heads") || strings.HasSuffix(w.Kind, " incoming")
-	return inStore(w) && (!repeated || w.Nth <= 4)
+	steady := (strings.HasSuffix(w.Kind, " ledger") || strings.HasSuffix(w.Kind, " keys")) && w.Nth%6 == 0
+	often := repeated || strings.HasSuffix(w.Kind, " ledger") || strings.HasSuffix(w.Kind, " keys")
+	return inStore(w) && (!often || steady || w.Nth <= 4)
+}
+
+// removing are the writes to the store, and those to the API server by which snapshots and what was spooled are removed.
+func removing(w Write) bool {
+	return toStore(w) || strings.Contains(w.Kind, "VolumeSnapshot") || w.Kind == "delete *v1.ConfigMap"
 }
 
 var _ = DescribeTable("A crash of the operator between any two writes changes nothing about the end",
@@ -65,7 +75,8 @@ var _ = DescribeTable("A crash of the operator between any two writes changes no
 	},
 	Entry("contained, recovered and closed", story{policy: func(*v1alpha1.ContainmentPolicy) {}, tell: recovered, writes: 35, at: toServer}),
 	Entry("a false alarm: replacements refused, a policy of others carved out, two Incidents on one pod, everything given back", story{policy: lenient, tell: falseAlarm, writes: 25, at: toServer}),
-	Entry("evidence kept, and removed after an approved release", story{policy: removable, tell: kept, writes: 25, at: toStore}),
+	Entry("evidence kept, and removed after an approved release", story{policy: removable, tell: kept, writes: 32, at: removing}),
+	Entry("evidence of every kind: tools, checkpoints, volumes taken together, all of it encrypted and then removed", story{policy: everything, tell: thorough, writes: 32, at: besides}),
 )
 
 // crashEverywhere tells the story once for every gap between two writes, with a crash in that gap. It returns the writes at which the operator died.
@@ -144,7 +155,8 @@ func run(ctx context.Context, story story, moment Moment, at Write) (end []strin
 // supervise runs the operator, and a fresh one once it has died.
 func supervise(ctx context.Context, namespace string, faulty *Client) error {
 	options := operator.Options{
-		Namespaces: []string{namespace, cluster.OperatorNamespace}, Wrap: faulty.Wrap, EvidenceStore: storeOf(namespace), OpenStore: faulty.OpenStore,
+		Namespaces: []string{namespace, cluster.OperatorNamespace, evidence.JobNamespace}, Wrap: faulty.Wrap, EvidenceStore: storeOf(namespace), OpenStore: faulty.OpenStore,
+		KubeletCAs: kubeletCAs(), KubeletAddressTypes: []corev1.NodeAddressType{corev1.NodeExternalIP},
 	}
 	first, err := operator.Start(ctx, server.OperatorConfig(), options)
 	if err != nil {
@@ -176,6 +188,11 @@ func kept(ctx context.Context, shop *scenario.Shop) (*v1alpha1.Incident, error) 
 	if err := shop.Responder.Create(ctx, builder.Incident(shop.Namespace, "miner", target)); err != nil {
 		return nil, err
 	}
+	return throughRemoval(ctx, shop)
+}
+
+// throughRemoval closes an Incident once its evidence is collected, and has the evidence removed.
+func throughRemoval(ctx context.Context, shop *scenario.Shop) (*v1alpha1.Incident, error) {
 	return follow(ctx, shop, "miner", []turn{
 		{"contained with evidence", scenario.Is(v1alpha1.ConditionReady), func() error { return shop.SetGoal(ctx, "miner", v1alpha1.GoalClose) }},
 		{"waiting for approval", scenario.HasReason(v1alpha1.ConditionReleased, v1alpha1.ReasonWaitingForApproval), func() error {

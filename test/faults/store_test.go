@@ -81,12 +81,15 @@ func (f *failing) Open(ctx context.Context, url string, opts store.Options) (*st
 	return store.New(backend, opts)
 }
 
-func (f *failing) heal() {
+func (f *failing) heal() { f.fail() }
+
+// fail makes the store fail from now on.
+func (f *failing) fail(plan ...faulty.Fault) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.plan = nil
+	f.plan = plan
 	for _, b := range f.backend {
-		b.Plan()
+		b.Plan(plan...)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	appsv1 "k8s.io/api/apps/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -136,6 +137,32 @@ var _ = Describe("Evidence gaps that have to be waived", func() {
 		Expect(ledgerOf(ctx, inc.UID)).To(ContainElement(And(
 			HaveField("Action", "Approve"), HaveField("Actor.Name", shop.WaiverName), HaveField("Detail", HavePrefix("step waive-gaps")))))
 	})
+
+	It("hold every step of a recovery back until a person with the verb has waived exactly these", func(ctx SpecContext) {
+		shop := openShop(ctx, func(p *v1alpha1.ContainmentPolicy) {
+			p.Spec.Evidence.VolumeSnapshots = v1alpha1.SnapshotSkip
+			p.Spec.Evidence.Gaps = v1alpha1.GapRequireWaiver
+		})
+		declare(ctx, shop, "miner", builder.UsePlan(scenario.PlanName))
+		await(ctx, shop, "miner", "left with a gap", scenario.HasReason(v1alpha1.ConditionEvidenceCollected, v1alpha1.ReasonGaps))
+		Expect(shop.SetGoal(ctx, "miner", v1alpha1.GoalRecover)).To(Succeed())
+		inc := await(ctx, shop, "miner", "waiting for the waiver", func(inc *v1alpha1.Incident) bool {
+			return inc.Status.Recovery != nil && inc.Status.GapDigest != "" && strings.Contains(scenario.Conditions(inc), "evidence gaps have to be waived") &&
+				scenario.HasReason(v1alpha1.ConditionRecovered, v1alpha1.ReasonWaitingForEvidence)(inc)
+		})
+		passes := looks.At(inc.Namespace, inc.Name)
+		nudge(ctx, shop, originals(inc)[0].Name)
+		Eventually(func() int { return looks.At(inc.Namespace, inc.Name) }).WithTimeout(scenario.Patience).Should(BeNumerically(">", passes+1))
+		inc, err := shop.Incident(ctx, "miner")
+		Expect(err).NotTo(HaveOccurred())
+		Expect(inc.Status.Recovery.Steps).To(HaveEach(HaveField("State", v1alpha1.StepPending)))
+		Expect(inc.Status.Journal).NotTo(ContainElement(HaveField("Action", v1alpha1.ActionDeletePod)))
+		Expect(images(ctx, shop)).To(HaveEach(scenario.BadImage), "nothing is rolled back before")
+
+		Expect(shop.Approve(ctx, "miner", v1alpha1.WaiveStage)).To(Succeed())
+		await(ctx, shop, "miner", "waiting for approval", stepIs("sign-off", v1alpha1.StepRunning))
+		Expect(images(ctx, shop)).To(HaveEach(builder.GoodImage))
+	})
 })
 
 var _ = Describe("Evidence that somebody has removed from the store", func() {
@@ -238,6 +265,16 @@ var _ = Describe("The evidence of a closed Incident", func() {
 		Expect(itemKeys(ctx, inc.UID)).To(Equal(items))
 	})
 })
+
+// images are the images that the compromised workloads are to run.
+func images(ctx context.Context, shop *scenario.Shop) []string {
+	GinkgoHelper()
+	var web appsv1.Deployment
+	Expect(shop.Admin.Get(ctx, client.ObjectKey{Namespace: shop.Namespace, Name: scenario.Web}, &web)).To(Succeed())
+	var db appsv1.StatefulSet
+	Expect(shop.Admin.Get(ctx, client.ObjectKey{Namespace: shop.Namespace, Name: scenario.DB}, &db)).To(Succeed())
+	return []string{web.Spec.Template.Spec.Containers[0].Image, db.Spec.Template.Spec.Containers[0].Image}
+}
 
 // closeAndRead closes an Incident and reads it.
 func closeAndRead(ctx context.Context, shop *scenario.Shop, name string) *v1alpha1.Incident {

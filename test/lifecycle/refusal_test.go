@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
@@ -111,6 +113,40 @@ var _ = Describe("Authorisation", func() {
 		}).WithTimeout(scenario.Patience).Should(Succeed())
 		inc := await(ctx, shop, "reaching", "contained", scenario.Is(v1alpha1.ConditionContained))
 		Expect(inc.Status.Pods).To(HaveEach(HaveField("Namespace", other.Namespace)))
+	})
+
+	It("keeps what is contained, and goes on with its evidence, when the declarer loses the right to it, and says who may close it", func(ctx SpecContext) {
+		shop := openShop(ctx)
+		lift := forbid(ctx, shop, "volumesnapshots", admissionregistrationv1.Create, "false", func() error {
+			return shop.Admin.Create(ctx, &snapshotv1.VolumeSnapshot{
+				ObjectMeta: metav1.ObjectMeta{Namespace: shop.Namespace, Name: "probe"},
+				Spec:       snapshotv1.VolumeSnapshotSpec{Source: snapshotv1.VolumeSnapshotSource{PersistentVolumeClaimName: new("data-db-0")}},
+			}, client.DryRunAll)
+		})
+		declare(ctx, shop, "miner")
+		await(ctx, shop, "miner", "contained", scenario.Is(v1alpha1.ConditionContained))
+		Expect(shop.Admin.Delete(ctx, &rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Namespace: shop.Namespace, Name: shop.ResponderName}})).To(Succeed())
+		await(ctx, shop, "miner", "refused", scenario.HasReason(v1alpha1.ConditionAccepted, v1alpha1.ReasonNotAuthorized))
+
+		lift()
+		inc := await(ctx, shop, "miner", "left with its evidence", func(inc *v1alpha1.Incident) bool {
+			taken := evidenceOf(inc, v1alpha1.EvidenceVolumeSnapshot)
+			return len(taken) == 1 && taken[0].State == v1alpha1.EvidenceCollected && scenario.Is(v1alpha1.ConditionEvidenceCollected)(inc)
+		})
+		Expect(ourPolicies(ctx, shop, inc)).NotTo(BeEmpty())
+		for _, p := range originals(inc) {
+			Expect(p.Verdict).To(Equal(v1alpha1.VerdictIsolated))
+		}
+		Expect(apimeta.FindStatusCondition(inc.Status.Conditions, v1alpha1.ConditionStalled)).To(And(HaveField("Status", metav1.ConditionTrue),
+			HaveField("Message", And(ContainSubstring("what is held stays held"), ContainSubstring("namespace "+shop.Namespace+" (ClusterRole cofferdam-responder) sets spec.goal to Close")))))
+
+		By("closing it as somebody else")
+		changed := inc.DeepCopy()
+		changed.Spec.Goal = v1alpha1.GoalClose
+		Expect(shop.Admin.Patch(ctx, changed, client.MergeFrom(inc))).To(Succeed())
+		await(ctx, shop, "miner", "waiting for approval", scenario.HasReason(v1alpha1.ConditionReleased, v1alpha1.ReasonWaitingForApproval))
+		Expect(shop.Approve(ctx, "miner", v1alpha1.CloseStage)).To(Succeed())
+		await(ctx, shop, "miner", "closed", closedIncident)
 	})
 
 	It("keeps what is contained when a target that is added later is not accepted", func(ctx SpecContext) {

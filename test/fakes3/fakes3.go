@@ -1,4 +1,5 @@
-package store_test
+// Package fakes3 is an S3 service on loopback for tests: as much of the API as an evidence store uses.
+package fakes3
 
 import (
 	"encoding/xml"
@@ -16,63 +17,96 @@ import (
 	"time"
 )
 
-// fakeS3 answers the calls of the S3 API that a store makes, on loopback. Bodies go to files, so that they do not count as memory of the store.
-type fakeS3 struct {
+// Server answers the calls of the S3 API that a store makes. Bodies go to files, so that they do not count as memory of the store.
+type Server struct {
 	*httptest.Server
-	t   *testing.T
+	t   testing.TB
 	dir string
 
 	mu      sync.Mutex
-	objects map[string]fakeObject
-	uploads map[string]*fakeUpload
+	objects map[string]object
+	// Uploads are the multipart uploads under way.
+	Uploads map[string]*Upload
 	next    int
-	// requests are the changes that were asked for: method, key and the headers that matter.
-	requests []string
-	// refuse answers everything with this status and code.
-	refuse *fakeRefusal
-	// deaf does not heed If-None-Match; blind does not show locks.
-	deaf, blind bool
-	now         time.Time
+	// Requests are the changes that were asked for: method, key and the headers that matter.
+	Requests []string
+	// Refuse answers everything with this status and code.
+	Refuse *Refusal
+	// Deaf does not heed If-None-Match; Blind does not show locks.
+	Deaf, Blind bool
+	// Now is when everything happens.
+	Now time.Time
+	// signers are the access keys that requests were signed with.
+	signers []string
 }
 
-type fakeObject struct {
+type object struct {
 	file     string
 	size     int64
 	modified time.Time
 	lock     [2]string
 }
 
-type fakeUpload struct {
-	key       string
+// Upload is a multipart upload.
+type Upload struct {
+	Key       string
 	parts     map[int]string
 	lock      [2]string
-	initiated time.Time
+	Initiated time.Time
 }
 
-type fakeRefusal struct {
-	status int
-	code   string
+// Refusal is an answer that says no.
+type Refusal struct {
+	Status int
+	Code   string
 }
 
-func newFakeS3(t *testing.T) *fakeS3 {
+// New starts a service, which ends with the test.
+func New(t testing.TB) *Server {
 	t.Helper()
-	f := &fakeS3{t: t, dir: t.TempDir(), objects: map[string]fakeObject{}, uploads: map[string]*fakeUpload{}, now: time.Now().Truncate(time.Second)}
+	f := &Server{t: t, dir: t.TempDir(), objects: map[string]object{}, Uploads: map[string]*Upload{}, Now: time.Now().Truncate(time.Second)}
 	f.Server = httptest.NewServer(f)
 	t.Cleanup(f.Close)
 	return f
 }
 
-// url is that of a store in the fake.
-func (f *fakeS3) url(extra string) string {
+// StoreURL is that of a store in the service.
+func (f *Server) StoreURL(extra string) string {
 	return "s3://evidence?region=eu-north-1&use_path_style=true&endpoint=" + url.QueryEscape(f.URL) + extra
 }
 
-func (f *fakeS3) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+// Changes are the changes that were asked for so far.
+func (f *Server) Changes() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.Requests)
+}
+
+// Signers are the access keys that requests were signed with, in order; each is named when it comes up.
+func (f *Server) Signers() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.signers)
+}
+
+func (f *Server) noteSigner(r *http.Request) {
+	_, rest, _ := strings.Cut(r.Header.Get("Authorization"), "Credential=")
+	key, _, _ := strings.Cut(rest, "/")
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.signers) == 0 || f.signers[len(f.signers)-1] != key {
+		f.signers = append(f.signers, key)
+	}
+}
+
+// ServeHTTP answers one call.
+func (f *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	f.noteSigner(r)
 	key, ok := strings.CutPrefix(r.URL.Path, "/evidence")
 	key = strings.TrimPrefix(key, "/")
 	switch {
-	case f.refuse != nil:
-		f.fail(w, r, f.refuse.status, f.refuse.code)
+	case f.Refuse != nil:
+		f.fail(w, r, f.Refuse.Status, f.Refuse.Code)
 	case !ok:
 		f.fail(w, r, 404, "NoSuchBucket")
 	case key == "":
@@ -82,7 +116,7 @@ func (f *fakeS3) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (f *fakeS3) serve(w http.ResponseWriter, r *http.Request, key string) {
+func (f *Server) serve(w http.ResponseWriter, r *http.Request, key string) {
 	q := r.URL.Query()
 	switch {
 	case r.Method == http.MethodPost && q.Has("uploads"):
@@ -102,7 +136,7 @@ func (f *fakeS3) serve(w http.ResponseWriter, r *http.Request, key string) {
 	}
 }
 
-func (f *fakeS3) fail(w http.ResponseWriter, r *http.Request, status int, code string) {
+func (f *Server) fail(w http.ResponseWriter, r *http.Request, status int, code string) {
 	w.Header().Set("Content-Type", "application/xml")
 	w.WriteHeader(status)
 	if r.Method != http.MethodHead {
@@ -111,7 +145,7 @@ func (f *fakeS3) fail(w http.ResponseWriter, r *http.Request, status int, code s
 }
 
 // keep writes a body to a file. It takes bodies as they are, not in signed chunks; over plain HTTP the client sends no others.
-func (f *fakeS3) keep(r io.Reader) (string, int64) {
+func (f *Server) keep(r io.Reader) (string, int64) {
 	file, err := os.CreateTemp(f.dir, "")
 	if err != nil {
 		f.t.Error(err)
@@ -128,7 +162,7 @@ func (f *fakeS3) keep(r io.Reader) (string, int64) {
 }
 
 // shut closes a file, and fails the test when that fails.
-func (f *fakeS3) shut(file io.Closer) {
+func (f *Server) shut(file io.Closer) {
 	if err := file.Close(); err != nil {
 		f.t.Error(err)
 	}
@@ -138,13 +172,13 @@ func lockOf(r *http.Request) [2]string {
 	return [2]string{r.Header.Get("X-Amz-Object-Lock-Mode"), r.Header.Get("X-Amz-Object-Lock-Retain-Until-Date")}
 }
 
-func (f *fakeS3) note(r *http.Request, what, key string) {
+func (f *Server) note(r *http.Request, what, key string) {
 	lock := lockOf(r)
 	words := []string{what, key, r.Header.Get("If-None-Match"), lock[0], lock[1]}
-	f.requests = append(f.requests, strings.Join(slices.DeleteFunc(words, func(w string) bool { return w == "" }), " "))
+	f.Requests = append(f.Requests, strings.Join(slices.DeleteFunc(words, func(w string) bool { return w == "" }), " "))
 }
 
-func (f *fakeS3) put(w http.ResponseWriter, r *http.Request, key string) {
+func (f *Server) put(w http.ResponseWriter, r *http.Request, key string) {
 	if strings.Contains(r.Header.Get("Content-Encoding"), "aws-chunked") {
 		f.t.Error("the fake does not take apart chunks")
 	}
@@ -159,14 +193,14 @@ func (f *fakeS3) put(w http.ResponseWriter, r *http.Request, key string) {
 		f.fail(w, r, 400, "InvalidRequest")
 		return
 	}
-	if _, taken := f.objects[key]; taken && r.Header.Get("If-None-Match") == "*" && !f.deaf {
+	if _, taken := f.objects[key]; taken && r.Header.Get("If-None-Match") == "*" && !f.Deaf {
 		f.fail(w, r, 412, "PreconditionFailed")
 		return
 	}
-	f.objects[key] = fakeObject{file: file, size: size, modified: f.now, lock: lockOf(r)}
+	f.objects[key] = object{file: file, size: size, modified: f.Now, lock: lockOf(r)}
 }
 
-func (f *fakeS3) copy(w http.ResponseWriter, r *http.Request, key string) {
+func (f *Server) copy(w http.ResponseWriter, r *http.Request, key string) {
 	source, err := url.QueryUnescape(r.Header.Get("X-Amz-Copy-Source"))
 	if err != nil {
 		f.t.Error(err)
@@ -179,14 +213,14 @@ func (f *fakeS3) copy(w http.ResponseWriter, r *http.Request, key string) {
 		f.fail(w, r, 404, "NoSuchKey")
 		return
 	}
-	f.objects[key] = fakeObject{file: from.file, size: from.size, modified: f.now, lock: lockOf(r)}
+	f.objects[key] = object{file: from.file, size: from.size, modified: f.Now, lock: lockOf(r)}
 	fmt.Fprint(w, "<CopyObjectResult><ETag>\"x\"</ETag></CopyObjectResult>")
 }
 
-func (f *fakeS3) get(w http.ResponseWriter, r *http.Request, key string) {
+func (f *Server) get(w http.ResponseWriter, r *http.Request, key string) {
 	f.mu.Lock()
 	o, ok := f.objects[key]
-	blind := f.blind
+	blind := f.Blind
 	f.mu.Unlock()
 	if !ok {
 		f.fail(w, r, 404, "NoSuchKey")
@@ -212,12 +246,12 @@ func (f *fakeS3) get(w http.ResponseWriter, r *http.Request, key string) {
 	}
 }
 
-func (f *fakeS3) delete(w http.ResponseWriter, r *http.Request, key, upload string) {
+func (f *Server) delete(w http.ResponseWriter, r *http.Request, key, upload string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if upload != "" {
 		f.note(r, "ABORT", key)
-		delete(f.uploads, upload)
+		delete(f.Uploads, upload)
 	} else {
 		f.note(r, "DELETE", key)
 		delete(f.objects, key)
@@ -225,17 +259,17 @@ func (f *fakeS3) delete(w http.ResponseWriter, r *http.Request, key, upload stri
 	w.WriteHeader(204)
 }
 
-func (f *fakeS3) begin(w http.ResponseWriter, r *http.Request, key string) {
+func (f *Server) begin(w http.ResponseWriter, r *http.Request, key string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.note(r, "BEGIN", key)
 	f.next++
 	id := strconv.Itoa(f.next)
-	f.uploads[id] = &fakeUpload{key: key, parts: map[int]string{}, lock: lockOf(r), initiated: f.now}
+	f.Uploads[id] = &Upload{Key: key, parts: map[int]string{}, lock: lockOf(r), Initiated: f.Now}
 	fmt.Fprintf(w, "<InitiateMultipartUploadResult><UploadId>%s</UploadId></InitiateMultipartUploadResult>", id)
 }
 
-func (f *fakeS3) part(w http.ResponseWriter, r *http.Request, q url.Values) {
+func (f *Server) part(w http.ResponseWriter, r *http.Request, q url.Values) {
 	file, size := f.keep(r.Body)
 	number, err := strconv.Atoi(q.Get("partNumber"))
 	if err != nil {
@@ -243,7 +277,7 @@ func (f *fakeS3) part(w http.ResponseWriter, r *http.Request, q url.Values) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	u := f.uploads[q.Get("uploadId")]
+	u := f.Uploads[q.Get("uploadId")]
 	if u == nil || size != r.ContentLength {
 		f.fail(w, r, 404, "NoSuchUpload")
 		return
@@ -252,11 +286,11 @@ func (f *fakeS3) part(w http.ResponseWriter, r *http.Request, q url.Values) {
 	w.Header().Set("ETag", `"`+strconv.Itoa(number)+`"`)
 }
 
-func (f *fakeS3) complete(w http.ResponseWriter, r *http.Request, key, id string) {
+func (f *Server) complete(w http.ResponseWriter, r *http.Request, key, id string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.note(r, "COMPLETE", key)
-	u := f.uploads[id]
+	u := f.Uploads[id]
 	if u == nil {
 		f.fail(w, r, 404, "NoSuchUpload")
 		return
@@ -276,48 +310,48 @@ func (f *fakeS3) complete(w http.ResponseWriter, r *http.Request, key, id string
 		readers = append(readers, part)
 	}
 	file, size := f.keep(io.MultiReader(readers...))
-	f.objects[key] = fakeObject{file: file, size: size, modified: f.now, lock: u.lock}
-	delete(f.uploads, id)
+	f.objects[key] = object{file: file, size: size, modified: f.Now, lock: u.lock}
+	delete(f.Uploads, id)
 	fmt.Fprint(w, "<CompleteMultipartUploadResult><ETag>\"x\"</ETag></CompleteMultipartUploadResult>")
 }
 
-type fakeContent struct {
+type content struct {
 	Key          string
 	Size         int64
 	LastModified time.Time
 }
 
-type fakeListing struct {
+type listing struct {
 	XMLName               xml.Name `xml:"ListBucketResult"`
 	IsTruncated           bool
 	NextContinuationToken string `xml:",omitempty"`
-	Contents              []fakeContent
+	Contents              []content
 }
 
 // pageOf is small, so that listings go over several pages.
 const pageOf = 3
 
-func (f *fakeS3) list(w http.ResponseWriter, r *http.Request) {
+func (f *Server) list(w http.ResponseWriter, r *http.Request) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	q := r.URL.Query()
 	if q.Has("uploads") {
 		fmt.Fprint(w, "<ListMultipartUploadsResult><IsTruncated>false</IsTruncated>")
-		for id, u := range f.uploads {
-			if strings.HasPrefix(u.key, q.Get("prefix")) {
-				fmt.Fprintf(w, "<Upload><Key>%s</Key><UploadId>%s</UploadId><Initiated>%s</Initiated></Upload>", u.key, id, u.initiated.UTC().Format(time.RFC3339))
+		for id, u := range f.Uploads {
+			if strings.HasPrefix(u.Key, q.Get("prefix")) {
+				fmt.Fprintf(w, "<Upload><Key>%s</Key><UploadId>%s</UploadId><Initiated>%s</Initiated></Upload>", u.Key, id, u.Initiated.UTC().Format(time.RFC3339))
 			}
 		}
 		fmt.Fprint(w, "</ListMultipartUploadsResult>")
 		return
 	}
-	var out fakeListing
+	var out listing
 	for key, o := range f.objects {
 		if strings.HasPrefix(key, q.Get("prefix")) && key > q.Get("continuation-token") {
-			out.Contents = append(out.Contents, fakeContent{key, o.size, o.modified.UTC()})
+			out.Contents = append(out.Contents, content{key, o.size, o.modified.UTC()})
 		}
 	}
-	slices.SortFunc(out.Contents, func(a, b fakeContent) int { return strings.Compare(a.Key, b.Key) })
+	slices.SortFunc(out.Contents, func(a, b content) int { return strings.Compare(a.Key, b.Key) })
 	if len(out.Contents) > pageOf {
 		out.Contents, out.IsTruncated = out.Contents[:pageOf], true
 		out.NextContinuationToken = out.Contents[pageOf-1].Key
@@ -328,7 +362,8 @@ func (f *fakeS3) list(w http.ResponseWriter, r *http.Request) {
 }
 
 // keys are those of all objects, sorted.
-func (f *fakeS3) keys() []string {
+// Keys are the keys of what is stored.
+func (f *Server) Keys() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var keys []string
