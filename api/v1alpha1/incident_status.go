@@ -606,7 +606,7 @@ type CustodyStatus struct {
 }
 
 // Action is something that the operator does to an existing object.
-// +kubebuilder:validation:Enum=QuarantinePod;CarveOutPolicy;RestorePolicy;RetainSnapshot;DeleteSnapshot;LabelClaim;RestoreClaim;RemoveEvidence;RollBackImages;Scale;RestoreReplicas;PauseAutoscaler;ResumeAutoscaler;DeletePod;ReleasePod;ReleaseRevision;LiftQuarantine
+// +kubebuilder:validation:Enum=QuarantinePod;CarveOutPolicy;RestorePolicy;RetainSnapshot;DeleteSnapshot;LabelClaim;RestoreClaim;RemoveEvidence;RollBackImages;HoldVolume;RebindVolume;ReplaceClaim;ReturnVolume;Scale;RestoreReplicas;PauseAutoscaler;ResumeAutoscaler;DeletePod;ReleasePod;ReleaseRevision;LiftQuarantine
 type Action string
 
 const (
@@ -628,6 +628,14 @@ const (
 	ActionRemoveEvidence Action = "RemoveEvidence"
 	// ActionRollBackImages changes a pod template to known-good images.
 	ActionRollBackImages Action = "RollBackImages"
+	// ActionHoldVolume sets the reclaim policy of a PersistentVolume to Retain and marks it with the Incident.
+	ActionHoldVolume Action = "HoldVolume"
+	// ActionRebindVolume reserves a PersistentVolume for a claim that it is not bound to.
+	ActionRebindVolume Action = "RebindVolume"
+	// ActionReplaceClaim deletes a PersistentVolumeClaim, which is created anew with another volume.
+	ActionReplaceClaim Action = "ReplaceClaim"
+	// ActionReturnVolume gives a PersistentVolume the reclaim policy that it had.
+	ActionReturnVolume Action = "ReturnVolume"
 	// ActionScale changes the replicas of a workload.
 	ActionScale Action = "Scale"
 	// ActionRestoreReplicas gives a workload the replicas back that it had.

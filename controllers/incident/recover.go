@@ -9,12 +9,15 @@ import (
 	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
 	"cofferdam.dev/cofferdam/controllers/approval"
+	"cofferdam.dev/cofferdam/controllers/isolation"
 	"cofferdam.dev/cofferdam/controllers/recovery"
 )
 
@@ -100,7 +103,7 @@ func (s *scope) beginRecovery(ctx context.Context) error {
 func (s *scope) execution(rec *v1alpha1.RecoveryStatus) *recovery.Execution {
 	x := &recovery.Execution{
 		Reader: s.Client, Writer: s, Journal: s.journal, Incident: s.incident, Plan: rec.Plan, PlanDigest: rec.PlanDigest, Choices: rec.Choices, Now: s.now,
-		Pods: s.next.Pods, Evidence: s.next.Evidence, All: s.view.All, Release: s.releaseStep,
+		Pods: s.next.Pods, Evidence: s.next.Evidence, All: s.view.All, Release: s.releaseStep, Leaks: s.leaksOf,
 		GapsWaived: s.next.GapDigest != "" && s.evidenceWait == "",
 	}
 	if !s.dryRun() {
@@ -209,5 +212,16 @@ func (s *scope) attachedPods(r *v1alpha1.RevisionStatus) []string {
 		}
 	}
 	slices.Sort(out)
+	return out
+}
+
+// leaksOf are the leaks of a pod that is about to be created, beside a deny policy that selects it.
+func (s *scope) leaksOf(pod *corev1.Pod, deny *networkingv1.NetworkPolicy) []string {
+	var out []string
+	s.Index.Read(func(set *isolation.Set, peers *isolation.Peers) {
+		for _, leak := range isolation.Evaluate(pod, set.With(isolation.ReadNetworkPolicy(deny)), nil, peers) {
+			out = append(out, leak.String())
+		}
+	})
 	return out
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -80,6 +81,8 @@ type Execution struct {
 	All      map[string]*corev1.Pod
 	// GapsWaived says that people have waived the evidence gaps there are: what could not be had holds nothing back any more.
 	GapsWaived bool
+	// Leaks says by which policies a pod that is about to be created could reach something, or be reached, when the deny policy is in force.
+	Leaks func(pod *corev1.Pod, deny *networkingv1.NetworkPolicy) []string
 	// Release lifts quarantine as a release step asks.
 	Release func(ctx context.Context, step v1alpha1.ReleaseStep) (Outcome, error)
 }
@@ -185,6 +188,8 @@ func ActionFor(step v1alpha1.RecoveryStep) Action {
 	switch {
 	case step.RollBackImages != nil:
 		return rollBackImages{}
+	case step.RestoreVolumes != nil:
+		return restoreVolumes{}
 	case step.Scale != nil:
 		return scale{}
 	case step.RunJob != nil:

@@ -165,6 +165,18 @@ func Scale(name, deployment string, to containmentv1alpha1.ScaleTo, dependsOn ..
 	}}
 }
 
+// ScaleSet makes a step that scales a StatefulSet.
+func ScaleSet(name, set string, to containmentv1alpha1.ScaleTo, dependsOn ...string) containmentv1alpha1.RecoveryStep {
+	return containmentv1alpha1.RecoveryStep{Name: name, DependsOn: dependsOn, Scale: &containmentv1alpha1.ScaleStep{
+		Workloads: []containmentv1alpha1.ScaledWorkload{{Kind: "StatefulSet", Name: set}}, To: to,
+	}}
+}
+
+// RestoreVolumes makes a step that restores claims after the steps that it depends on.
+func RestoreVolumes(name string, dependsOn []string, claims ...string) containmentv1alpha1.RecoveryStep {
+	return containmentv1alpha1.RecoveryStep{Name: name, DependsOn: dependsOn, RestoreVolumes: &containmentv1alpha1.RestoreVolumesStep{Claims: claims}}
+}
+
 // Release makes a step that lifts quarantine and leaves everything at its default.
 func Release(name string, dependsOn ...string) containmentv1alpha1.RecoveryStep {
 	return containmentv1alpha1.RecoveryStep{Name: name, DependsOn: dependsOn, Release: &containmentv1alpha1.ReleaseStep{}}
