@@ -606,7 +606,7 @@ type CustodyStatus struct {
 }
 
 // Action is something that the operator does to an existing object.
-// +kubebuilder:validation:Enum=QuarantinePod;CarveOutPolicy;RestorePolicy;RetainSnapshot;DeleteSnapshot;LabelClaim;RestoreClaim;RemoveEvidence;RollBackImages;HoldVolume;RebindVolume;ReplaceClaim;ReturnVolume;Scale;RestoreReplicas;PauseAutoscaler;ResumeAutoscaler;DeletePod;ReleasePod;ReleaseRevision;LiftQuarantine
+// +kubebuilder:validation:Enum=QuarantinePod;CarveOutPolicy;RestorePolicy;RetainSnapshot;DeleteSnapshot;LabelClaim;RestoreClaim;RemoveEvidence;RollBackImages;HoldVolume;RebindVolume;ReplaceClaim;ReturnVolume;RetainClaims;ReturnRetention;Scale;RestoreReplicas;PauseAutoscaler;ResumeAutoscaler;DeletePod;ReleasePod;ReleaseRevision;LiftQuarantine
 type Action string
 
 const (
@@ -636,6 +636,10 @@ const (
 	ActionReplaceClaim Action = "ReplaceClaim"
 	// ActionReturnVolume gives a PersistentVolume the reclaim policy that it had.
 	ActionReturnVolume Action = "ReturnVolume"
+	// ActionRetainClaims changes a StatefulSet's retention policy, so that scaling it down deletes no claim.
+	ActionRetainClaims Action = "RetainClaims"
+	// ActionReturnRetention takes that back.
+	ActionReturnRetention Action = "ReturnRetention"
 	// ActionScale changes the replicas of a workload.
 	ActionScale Action = "Scale"
 	// ActionRestoreReplicas gives a workload the replicas back that it had.

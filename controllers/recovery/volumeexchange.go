@@ -214,4 +214,3 @@ func (r *restoration) giveBack(ctx context.Context, volume *corev1.PersistentVol
 		"spec": map[string]any{"persistentVolumeReclaimPolicy": policy},
 	})
 }
-

@@ -136,7 +136,7 @@ var creations = []creation{
 		accepted: Plan(shop, "p", Verify("v", "v1", "ConfigMap", "s", "")),
 	},
 	{
-		message: "a step has exactly one of rollBackImages, scale, runJob, verify, approve, release",
+		message: "a step has exactly one of rollBackImages, restoreVolumes, scale, runJob, verify, approve, release",
 		refused: Plan(shop, "p", containmentv1alpha1.RecoveryStep{
 			Name: "a", Approve: Approve("a").Approve, Verify: Verify("a", "v1", "Pod", "x", "").Verify,
 		}),
@@ -188,6 +188,11 @@ var creations = []creation{
 		accepted: Plan(shop, "p", RunJob("j", GoodImage)),
 	},
 	{
+		message:  "the image of a check is pinned by digest",
+		refused:  Plan(shop, "p", checked("registry.k8s.io/pause:3.10")),
+		accepted: Plan(shop, "p", checked(GoodImage), RestoreVolumes("unchecked", nil, "log-db-0")),
+	},
+	{
 		message: "from names fewer people than are required",
 		refused: Plan(shop, "p", approveBy(2, "ann")), accepted: Plan(shop, "p", approveBy(2, "ann", "bob")),
 	},
@@ -208,6 +213,12 @@ var creations = []creation{
 		accepted: images(Plan(shop, "p", Approve("a")),
 			KnownGood("Deployment", "web", "app", GoodImage, "sidecar", GoodImage), KnownGood("StatefulSet", "web", "app", GoodImage)),
 	},
+}
+
+func checked(image string) containmentv1alpha1.RecoveryStep {
+	step := RestoreVolumes("r", nil, "data-db-0")
+	step.RestoreVolumes.Check = &containmentv1alpha1.VolumeCheck{Image: image}
+	return step
 }
 
 func approveBy(required int32, from ...string) containmentv1alpha1.RecoveryStep {
