@@ -152,7 +152,7 @@ func Setup(mgr ctrl.Manager, opts Options) error {
 	incidents := &incident.Reconciler{
 		Books: incident.NewBooks(stores, keys, background, opts.Clock), Background: background, Collectors: collectors(clients, logClients, opts),
 		Client: opts.Client, Live: mgr.GetAPIReader(), Cached: mgr.GetCache(), Recorder: mgr.GetEventRecorder("cofferdam"), Clock: opts.Clock,
-		Follower: follower, Index: index, Tamperings: incident.NewTamperings(),
+		Follower: follower, Index: index, Tamperings: incident.NewTamperings(), Writes: incident.NewWrites(),
 		Foreign: &foreign.Finder{Discovery: disco, Clock: opts.Clock}, OperatorNamespace: opts.OperatorNamespace,
 	}
 	follower.Priority = incidents.PriorityOf

@@ -33,6 +33,7 @@ func (s *scope) publish(ctx context.Context, persisted *v1alpha1.IncidentStatus)
 	if err != nil {
 		return fmt.Errorf("writing the status of Incident %s/%s: %w", s.incident.Namespace, s.incident.Name, err)
 	}
+	s.Writes.wrote(updated)
 	s.Tamperings.written(s.incident.UID, counted)
 	observeMetrics(s.incident, persisted, s.next)
 	if s.dryRun() {

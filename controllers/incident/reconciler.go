@@ -41,6 +41,8 @@ type Reconciler struct {
 	Index      *isolation.Index
 	Foreign    *foreign.Finder
 	Tamperings *Tamperings
+	// Writes tells whether the cache is behind what this process wrote.
+	Writes *Writes
 	// Books keeps the custody ledgers, Background does what is slow outside the passes, and Collectors collect evidence, in order of volatility.
 	Books      *Books
 	Background *evidence.Background
@@ -57,9 +59,13 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 			forgetMetrics(req.Namespace, req.Name)
 			r.Index.Release(req.String(), nil)
 			r.Books.forget(req.NamespacedName)
+			r.Writes.forget(req.NamespacedName)
 			return ctrl.Result{}, nil
 		}
 		return ctrl.Result{}, err
+	}
+	if r.Writes.behind(&inc) {
+		return ctrl.Result{RequeueAfter: retryChanged}, nil
 	}
 	persisted := inc.Status.DeepCopy()
 	forgetRehearsal(&inc)

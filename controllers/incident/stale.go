@@ -1,0 +1,55 @@
+package incident
+
+import (
+	"sync"
+
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
+
+	"cofferdam.dev/cofferdam/api/v1alpha1"
+)
+
+// Writes remembers the last status that was written of each Incident. The cache may be behind it: a pass over what was before would take for not yet done what was done, and do it again, such as running a job that
+// somebody has deleted since. After a restart there is nothing to remember, and the cache is filled anew.
+type Writes struct {
+	mu   sync.Mutex
+	last map[types.NamespacedName]written
+}
+
+type written struct {
+	uid     types.UID
+	version string
+}
+
+// NewWrites remembers nothing yet.
+func NewWrites() *Writes { return &Writes{last: map[types.NamespacedName]written{}} }
+
+// wrote notes the version that a write has made.
+func (w *Writes) wrote(inc *v1alpha1.Incident) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.last[nameOf(inc)] = written{uid: inc.UID, version: inc.ResourceVersion}
+}
+
+// behind reports whether the Incident was read as it was before the last write. Versions are ordered (KEP-5504); one that cannot be compared is not believed to be behind.
+func (w *Writes) behind(inc *v1alpha1.Incident) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	last, known := w.last[nameOf(inc)]
+	if !known || last.uid != inc.UID {
+		return false
+	}
+	order, err := resourceversion.CompareResourceVersion(inc.ResourceVersion, last.version)
+	return err == nil && order < 0
+}
+
+// forget drops what is remembered of an Incident that is gone.
+func (w *Writes) forget(name types.NamespacedName) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.last, name)
+}
+
+func nameOf(inc *v1alpha1.Incident) types.NamespacedName {
+	return types.NamespacedName{Namespace: inc.Namespace, Name: inc.Name}
+}

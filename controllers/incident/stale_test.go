@@ -1,0 +1,40 @@
+package incident
+
+import (
+	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"cofferdam.dev/cofferdam/api/v1alpha1"
+)
+
+func TestWritesKnowWhatIsBehind(t *testing.T) {
+	version := func(uid types.UID, version string) *v1alpha1.Incident {
+		return &v1alpha1.Incident{ObjectMeta: metav1.ObjectMeta{UID: uid, ResourceVersion: version}}
+	}
+	w := NewWrites()
+	w.wrote(version("a", "100"))
+	cases := map[string]struct {
+		read *v1alpha1.Incident
+		want bool
+	}{
+		"before the write":                      {read: version("a", "99"), want: true},
+		"the write itself":                      {read: version("a", "100")},
+		"after it":                              {read: version("a", "101")},
+		"with more digits":                      {read: version("a", "1000")},
+		"a namesake, of which nothing is known": {read: version("b", "1")},
+		"a version that cannot be compared":     {read: version("a", "x")},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			if got := w.behind(tc.read); got != tc.want {
+				t.Errorf("behind() = %t", got)
+			}
+		})
+	}
+	w.forget(types.NamespacedName{})
+	if w.behind(version("a", "1")) {
+		t.Error("what was forgotten is remembered")
+	}
+}
