@@ -71,6 +71,11 @@ func SuspectedAgo(ago time.Duration) func(*containmentv1alpha1.Incident) {
 	}
 }
 
+// SuspectedSince says when the incident may have begun.
+func SuspectedSince(since time.Time) func(*containmentv1alpha1.Incident) {
+	return func(i *containmentv1alpha1.Incident) { i.Spec.SuspectedSince = metav1.NewTime(since) }
+}
+
 // UsePolicy names the ContainmentPolicy of an Incident.
 func UsePolicy(name string) func(*containmentv1alpha1.Incident) {
 	return func(incident *containmentv1alpha1.Incident) {

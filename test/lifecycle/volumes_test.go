@@ -22,7 +22,7 @@ import (
 
 // dbClaim is the claim of the shop's database, and restoredFrom the attribute by which the simulated driver tells what a volume was made from.
 const (
-	dbClaim      = "data-db-0"
+	dbClaim      = scenario.DBClaim
 	restoredFrom = "sim.cofferdam.dev/restored-from"
 )
 
