@@ -190,7 +190,9 @@ func restored(ctx context.Context, shop *scenario.Shop) (*v1alpha1.Incident, err
 		return nil, err
 	}
 	is := func(state v1alpha1.StepState) func(*v1alpha1.Incident) bool {
-		return func(inc *v1alpha1.Incident) bool { return inc.Status.Recovery != nil && inc.Status.Recovery.Steps[1].State == state }
+		return func(inc *v1alpha1.Incident) bool {
+			return inc.Status.Recovery != nil && inc.Status.Recovery.Steps[1].State == state
+		}
 	}
 	return follow(ctx, shop, "miner", []turn{
 		{"contained with evidence", scenario.Is(v1alpha1.ConditionReady), func() error { return shop.SetGoal(ctx, "miner", v1alpha1.GoalRecover) }},
