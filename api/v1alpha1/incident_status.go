@@ -836,6 +836,10 @@ type StepStatus struct {
 	// +optional
 	FinishedAt metav1.Time `json:"finishedAt,omitempty,omitzero"`
 
+	// observedSince is when everything was released that a release step releases. It is observed from then on.
+	// +optional
+	ObservedSince metav1.Time `json:"observedSince,omitempty,omitzero"`
+
 	// records are what the step has seen of the objects that it changes.
 	// +optional
 	// +listType=atomic
@@ -873,6 +877,41 @@ type StepStatus struct {
 	Message string `json:"message,omitempty"`
 }
 
+// Relapse is a workload that was quarantined again after it had been released.
+type Relapse struct {
+	// workload is the workload. Its pods are quarantined, whatever images they run, until clearedAt.
+	// +required
+	Workload ObjectRef `json:"workload,omitempty,omitzero"`
+
+	// step is the release step that had released it.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Step string `json:"step,omitempty"`
+
+	// at is when that was decided.
+	// +required
+	At metav1.Time `json:"at,omitempty,omitzero"`
+
+	// why says what was observed.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=1024
+	Why string `json:"why,omitempty"`
+
+	// revisions are the ids of the revisions that are held because of it.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=128
+	Revisions []string `json:"revisions,omitempty"`
+
+	// clearedAt is when a person had the step retried, and with it the workload released once more.
+	// +optional
+	ClearedAt metav1.Time `json:"clearedAt,omitempty,omitzero"`
+}
+
 // RecoveryStatus is the execution of the recovery plan.
 type RecoveryStatus struct {
 	// planName is the name of the RecoveryPlan.
@@ -902,6 +941,12 @@ type RecoveryStatus struct {
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=512
 	Choices []StepChoice `json:"choices,omitempty"`
+
+	// relapses are the workloads that were quarantined again after they had been released.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=128
+	Relapses []Relapse `json:"relapses,omitempty"`
 
 	// steps are the steps in the order of the plan.
 	// +optional

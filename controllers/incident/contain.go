@@ -46,6 +46,7 @@ func (s *scope) recordTargets() {
 		default:
 			s.next.Revisions = append(s.next.Revisions, r)
 		}
+		s.noteRelapsed(r)
 	}
 	s.forgetGonePods()
 	for _, p := range s.view.Pods {
@@ -81,7 +82,7 @@ func claimsOf(pod *corev1.Pod) []string {
 // recovered reports whether the recovery plan has already brought the workload back. What is rolled out after that is the application team's own.
 func (s *scope) recovered(workload v1alpha1.ObjectRef) bool {
 	rec := s.incident.Status.Recovery
-	if rec == nil {
+	if rec == nil || recovery.Relapsed(rec, workload) {
 		return false
 	}
 	for i, step := range rec.Plan.Steps {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -103,7 +102,7 @@ func (s *scope) beginRecovery(ctx context.Context) error {
 func (s *scope) execution(rec *v1alpha1.RecoveryStatus) *recovery.Execution {
 	x := &recovery.Execution{
 		Reader: s.Client, Writer: s, Journal: s.journal, Incident: s.incident, Plan: rec.Plan, PlanDigest: rec.PlanDigest, Choices: rec.Choices, Now: s.now,
-		Pods: s.next.Pods, Evidence: s.next.Evidence, All: s.view.All, Release: s.releaseStep, Leaks: s.leaksOf,
+		Pods: s.next.Pods, Evidence: s.next.Evidence, All: s.view.All, Release: s.releaseStep, Leaks: s.leaksOf, Others: s.others, Relapse: s.relapse,
 		GapsWaived: s.next.GapDigest != "" && s.evidenceWait == "",
 	}
 	if !s.dryRun() {
@@ -167,40 +166,6 @@ func (s *scope) lookAgainAtDeadline(status v1alpha1.StepStatus, step v1alpha1.Re
 	if left := recovery.Deadline(status, step).Sub(s.now.Time); left >= 0 {
 		s.lookAgainAfter(left + time.Second)
 	}
-}
-
-// releaseStep lifts quarantine as a release step of the plan asks.
-func (s *scope) releaseStep(ctx context.Context, step v1alpha1.ReleaseStep) (recovery.Outcome, error) {
-	restore := step.HeldPods == v1alpha1.HeldPodRestore
-	if restore {
-		waiting, err := s.releasePods(ctx, func(p *v1alpha1.PodStatus) bool { return p.Namespace == s.incident.Namespace }, false)
-		if err != nil || waiting != "" {
-			return recovery.Outcome{Message: waiting}, err
-		}
-	}
-	lifted := 0
-	for i := range s.next.Revisions {
-		r := &s.next.Revisions[i]
-		mine := r.Workload.Namespace == s.incident.Namespace
-		if !mine || !restore && !recovery.RolledBack(s.next.Recovery.Plan, r.Workload) {
-			continue
-		}
-		left := s.attachedPods(r)
-		switch {
-		case restore || len(left) == 0:
-		case r.Workload.Kind == string(v1alpha1.TargetCronJob):
-			// A Job that runs is not replaced by rolling its CronJob back: it stays quarantined.
-			continue
-		default:
-			return recovery.Outcome{Message: "waits until pods of the compromised revision are gone: " + strings.Join(left, ", ")}, nil
-		}
-		waiting, err := s.liftRevision(ctx, r)
-		if err != nil || waiting != "" {
-			return recovery.Outcome{Message: waiting}, err
-		}
-		lifted++
-	}
-	return recovery.Outcome{Done: true, Message: fmt.Sprintf("%d revisions released; %d pods stay quarantined until the Incident is closed", lifted, len(s.heldPods()))}, nil
 }
 
 // attachedPods are the quarantined pods of the revision that were not detached as evidence and still run.

@@ -84,7 +84,10 @@ type Execution struct {
 	// Leaks says by which policies a pod that is about to be created could reach something, or be reached, when the deny policy is in force.
 	Leaks func(pod *corev1.Pod, deny *networkingv1.NetworkPolicy) []string
 	// Release lifts quarantine as a release step asks.
-	Release func(ctx context.Context, step v1alpha1.ReleaseStep) (Outcome, error)
+	Release func(ctx context.Context, step v1alpha1.RecoveryStep) (Outcome, error)
+	// Others are the other Incidents there are, and Relapse notes that a workload is quarantined again.
+	Others  func(ctx context.Context) ([]v1alpha1.Incident, error)
+	Relapse func(v1alpha1.Relapse)
 }
 
 // Action executes one kind of step. Run looks, does what comes next, and says what it waits for. It is idempotent and does not block.
@@ -208,7 +211,7 @@ func ActionFor(step v1alpha1.RecoveryStep) Action {
 // proves nothing, since whoever can edit a template can write it.
 func RecoveredBy(inc *v1alpha1.Incident) target.Recovered {
 	return func(workload v1alpha1.ObjectRef, annotations map[string]string, spec *corev1.PodSpec) bool {
-		if inc.Status.Recovery == nil || annotations[v1alpha1.RecoveredByAnnotation] != string(inc.UID) {
+		if inc.Status.Recovery == nil || Relapsed(inc.Status.Recovery, workload) || annotations[v1alpha1.RecoveredByAnnotation] != string(inc.UID) {
 			return false
 		}
 		good := knownGood(inc.Status.Recovery.Plan, workload.Kind, workload.Name)

@@ -183,6 +183,17 @@ var creations = []creation{
 		accepted: images(Plan(shop, "p", RollBack("r", web)), KnownGood("Deployment", "web", "app", GoodImage)),
 	},
 	{
+		message: "a workload of a release step is rolled back by no step of the plan",
+		refused: images(Plan(shop, "p", RollBack("r", web), Approve("a"), wave(containmentv1alpha1.WorkloadRef{Kind: "StatefulSet", Name: "web"})),
+			KnownGood("Deployment", "web", "app", GoodImage)),
+		accepted: images(Plan(shop, "p", RollBack("r", web), Approve("a"), wave(web)), KnownGood("Deployment", "web", "app", GoodImage)),
+	},
+	{
+		message:  "conditions are watched for observeSeconds",
+		refused:  Plan(shop, "p", Approve("a"), watched(0)),
+		accepted: Plan(shop, "p", Approve("a"), watched(60)),
+	},
+	{
 		message:  "the image of a job is pinned by digest",
 		refused:  Plan(shop, "p", RunJob("j", "registry.k8s.io/pause:3.10")),
 		accepted: Plan(shop, "p", RunJob("j", GoodImage)),
@@ -213,6 +224,21 @@ var creations = []creation{
 		accepted: images(Plan(shop, "p", Approve("a")),
 			KnownGood("Deployment", "web", "app", GoodImage, "sidecar", GoodImage), KnownGood("StatefulSet", "web", "app", GoodImage)),
 	},
+}
+
+func wave(workloads ...containmentv1alpha1.WorkloadRef) containmentv1alpha1.RecoveryStep {
+	step := Release("w", "a")
+	step.Release.Workloads = workloads
+	return step
+}
+
+func watched(seconds int32) containmentv1alpha1.RecoveryStep {
+	step := Release("w", "a")
+	step.Release.Conditions = Verify("v", "v1", "Pod", "x", "").Verify
+	if seconds > 0 {
+		step.Release.ObserveSeconds = &seconds
+	}
+	return step
 }
 
 func checked(image string) containmentv1alpha1.RecoveryStep {
