@@ -24,13 +24,13 @@ const (
 // ErrContended says that others kept writing to the ledger, so that an append did not come to its turn. It may be tried again.
 var ErrContended = errors.New("others keep writing to the ledger")
 
-// Append records the facts that the ledger does not have, in the order given, and returns how many entries this call has written for them. Where another writer is faster, it reads what that one wrote,
+// Append records the facts that the ledger does not have, in the order given, each segment sealed with the key, and returns how many entries this call has written for them. Where another writer is faster, it reads what that one wrote,
 // drops the facts that are there now, and goes on, so that several operators may append at the same time. When a write fails, what the store holds afterwards decides: a write whose answer was
 // lost is a write. (Where another operator has written the very same line in the same second, it counts for both.)
 //
 // On an error some of the facts may have been recorded; appending all of them again is always right, after the ledger was opened anew: it may be of no more use as it is. Appending nothing writes only what
-// the ledger has to tell about objects that the store has cut off.
-func (l *Ledger) Append(ctx context.Context, facts []Fact, now time.Time) (added int, err error) {
+// the ledger has to tell about objects that do not count.
+func (l *Ledger) Append(ctx context.Context, key Signer, facts []Fact, now time.Time) (added int, err error) {
 	wanted := make([]Fact, 0, len(facts))
 	for i, fact := range facts {
 		fact, err := prepare(fact, l.incident)
@@ -41,16 +41,17 @@ func (l *Ledger) Append(ctx context.Context, facts []Fact, now time.Time) (added
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.append(ctx, wanted, inSeconds(now))
+	return l.append(ctx, key, wanted, inSeconds(now))
 }
 
-func (l *Ledger) append(ctx context.Context, wanted []Fact, now time.Time) (added int, err error) {
+func (l *Ledger) append(ctx context.Context, key Signer, wanted []Fact, now time.Time) (added int, err error) {
 	if l.broken != nil {
 		return 0, l.broken
 	}
+	l.trust.add(KeyID(key.PublicKey()))
 	rejoins, torn := 0, 0
 	for {
-		segment, err := l.segment(wanted, now)
+		segment, err := l.segment(ctx, key, wanted, now)
 		if err != nil || len(segment.entries) == 0 {
 			return added, err
 		}
@@ -103,16 +104,18 @@ type segment struct {
 	entries []Entry
 	// ends are where the lines of the entries end in data, before the newline.
 	ends []int
+	// seal is the line after them.
+	seal Head
 	// facts is how many of the entries the caller has asked for.
 	facts int
 }
 
-// segment makes the next segment: first what there is to tell of objects that were cut off, then the facts that are not in the ledger.
-func (l *Ledger) segment(wanted []Fact, now time.Time) (*segment, error) {
+// segment makes the next segment: first what there is to tell of objects that do not count, then the facts that are not in the ledger, and the seal.
+func (l *Ledger) segment(ctx context.Context, key Signer, wanted []Fact, now time.Time) (*segment, error) {
 	next := l.chain.seq() + 1
 	attempt := l.attempts[next]
 	if attempt > maxAttempt {
-		return nil, fmt.Errorf("appending to the ledger: the store has cut off entry %d %d times", next, attempt)
+		return nil, fmt.Errorf("appending to the ledger: there are %d objects in the place of entry %d, and none of them counts", attempt, next)
 	}
 	s := &segment{name: segmentName(next, attempt)}
 	inSegment := map[string]bool{}
@@ -141,6 +144,14 @@ func (l *Ledger) segment(wanted []Fact, now time.Time) (*segment, error) {
 		add(fact)
 	}
 	s.facts = len(s.entries) - notes
+	if len(s.entries) == 0 {
+		return s, nil
+	}
+	seal, err := l.newHead(ctx, key, next+int64(len(s.entries))-1, previous, now)
+	if err != nil {
+		return nil, fmt.Errorf("appending to the ledger: %w", err)
+	}
+	s.seal, s.data = seal, append(s.data, seal.encode()...)
 	return s, nil
 }
 
@@ -175,6 +186,7 @@ func (l *Ledger) adopt(s *segment) {
 		at.Line++
 		at.Offset += int64(len(s.line(i))) + 1
 	}
+	l.seals = append(l.seals, s.seal)
 	l.read[s.name] = true
 	l.attempts[first]++
 	// What was told of voids is known to be right: the facts were made from them.

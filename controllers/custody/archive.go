@@ -59,10 +59,11 @@ type Exported struct {
 	Removed int
 	// Missing has the reason, by digest, why an item is not there that should be. VerifyArchive does not accept such an archive.
 	Missing map[string]string
-	// Incomplete names objects that the store has cut off and that no entry tells of: the operator was writing, or did not come to tell. VerifyArchive does not accept such an archive.
+	// Incomplete names objects that do not count and that no entry tells of: the operator was writing, or did not come to tell. VerifyArchive does not accept such an archive.
 	Incomplete []string
-	// Unsigned is how many entries follow the last head.
+	// Unsigned is how many entries follow the last head or seal, and KeyID the key of that; empty if it is damaged, or there is none. Whose key that is, the store cannot tell.
 	Unsigned int64
+	KeyID    string
 	// Damage says what is wrong with the ledger in the store; nil if nothing is. The archive has what there is of it, and VerifyArchive does not accept it.
 	Damage *DamageError
 	// HeadProblem says how the ledger does not fit the head that was given: it was cut off or written anew. It is a *DamageError, and nil if the head fits or none was given.
@@ -134,7 +135,9 @@ func (x *export) readLedger(ctx context.Context) error {
 	}
 	switch {
 	case damaged:
-		x.record, err = l.salvage(ctx, damage)
+		if x.record, err = l.salvage(ctx, damage); err == nil {
+			x.headProblem = x.record.headProblem(x.options.Head)
+		}
 	case l.Seq() == 0:
 		return ErrNoLedger
 	default:
@@ -298,8 +301,12 @@ func (x *export) result() *Exported {
 		Missing: map[string]string{}, Incomplete: x.record.incomplete, Damage: x.record.damage, HeadProblem: x.headProblem,
 	}
 	if heads := x.record.heads; len(heads) > 0 {
-		last, _ := parseHeadName(heads[len(heads)-1].name)
-		out.Unsigned = max(0, out.Unsigned-last)
+		last := heads[len(heads)-1]
+		seq, _ := parseHeadName(last.name)
+		out.Unsigned = max(0, out.Unsigned-seq)
+		if h, err := parseHead(last.content, x.incident.UID); err == nil {
+			out.KeyID = h.KeyID
+		}
 	}
 	for digest, reason := range x.absent {
 		if x.inventory.byDigest[digest].removed > 0 {

@@ -22,7 +22,7 @@ import (
 
 var incident = Incident{Namespace: "shop", Name: "inc-1", UID: uid}
 
-// sample is a store with a ledger of six entries, two items and two heads by different keys.
+// sample is a store with a ledger of six entries in three segments, two items and two heads by different keys, of the entries 2 and 6. The segments are sealed by a third key.
 func sample(t testing.TB) (m *memory, last Head) {
 	t.Helper()
 	m = newMemory()
@@ -126,7 +126,7 @@ func TestArchiveRoundTrip(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := &Exported{Size: int64(out.Len()), Entries: 6, Items: 2, Missing: map[string]string{}}
+	want := &Exported{Size: int64(out.Len()), Entries: 6, Items: 2, KeyID: last.KeyID, Missing: map[string]string{}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("export (-want +got):\n%s", diff)
 	}
@@ -138,11 +138,12 @@ func TestArchiveRoundTrip(t *testing.T) {
 		t.Fatalf("a good archive is refused: %v", err)
 	}
 	heads := open(t, m).Heads()
+	middle := slices.Collect(open(t, m).Entries())[4].Previous // where no head is, there is a seal
 	wantReport := &Report{
 		Incident: incident, ExportedAt: start, Tool: "test", Entries: 6, Digest: last.Digest, First: start, Last: start, Signed: 6, Items: 2, ItemBytes: 28, Encrypted: 1,
-		Heads: []HeadReport{{Seq: 2, Digest: heads[0].Digest, At: start, KeyID: heads[0].KeyID}, {Seq: 6, Digest: last.Digest, At: start, KeyID: last.KeyID}},
+		Heads: []HeadReport{{Seq: 2, Digest: heads[0].Digest, At: start, KeyID: heads[0].KeyID}, {Seq: 4, Digest: middle, At: start, KeyID: KeyID(operator.PublicKey())}, {Seq: 6, Digest: last.Digest, At: start, KeyID: last.KeyID}},
 		Notes: []string{
-			"Earlier heads are signed by keys that were not given: " + heads[0].KeyID + ". What they cover is covered by the last head as well.",
+			"Earlier heads are signed by keys that were not given: " + heads[0].KeyID + ", " + KeyID(operator.PublicKey()) + ". What they cover is covered by the last head as well.",
 			"Namespace and name of the Incident and the time of the export are what the manifest says. Nothing signed says so; the UID is in every signature.",
 		},
 	}
@@ -164,7 +165,7 @@ func TestTheArchiveIsATarFile(t *testing.T) {
 			t.Errorf("%q is not a safe name", f.name)
 		}
 	}
-	if diff := cmp.Diff([]string{"README.txt", "manifest.json", "ledger.jsonl", "heads", "heads", "keys", "keys", "items", "items", "SHA256SUMS"}, names); diff != "" {
+	if diff := cmp.Diff([]string{"README.txt", "manifest.json", "ledger.jsonl", "heads", "heads", "heads", "keys", "keys", "keys", "items", "items", "SHA256SUMS"}, names); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -449,7 +450,15 @@ func TestExportTellsWhenTheLedgerDoesNotFitAHead(t *testing.T) {
 func TestEntriesAfterTheLastHeadAreSaidNotToBeSigned(t *testing.T) {
 	m, _ := sample(t)
 	add(t, open(t, m), facts("later", 2)...)
-	report, err := verify(exported(t, m), VerifyOptions{})
+	report, err := verify(exported(t, m), VerifyOptions{KeyIDs: []string{KeyID(operator.PublicKey())}})
+	if err != nil || report.Signed != 8 {
+		t.Fatalf("entries are not taken for signed up to their seal: %d, %v", report.Signed, err)
+	}
+	without := unpack(t, exported(t, m))
+	without = slices.DeleteFunc(without, func(f file) bool {
+		return f.name == headName(8) || f.name == headName(4) || f.name == keyObject(KeyID(operator.PublicKey()))
+	})
+	report, err = verify(without.pack(t), VerifyOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -534,7 +543,7 @@ func TestAnArchiveOfALedgerThatEndsInAVoid(t *testing.T) {
 	l := open(t, m)
 	sign(t, l, newKey(t))
 	report, err := verify(exported(t, m), VerifyOptions{})
-	if err != nil || !strings.HasPrefix(report.Notes[0], "Entry 7 tells of ledger/000000000007-00.jsonl: the store has cut off this object") {
+	if err != nil || !strings.HasPrefix(report.Notes[0], "Entry 7 tells of ledger/000000000007-00.jsonl: this object is not complete and has no signature") {
 		t.Errorf("%v, %q", err, report.Notes)
 	}
 }
@@ -543,7 +552,7 @@ func TestClocksThatGoBackAreNoted(t *testing.T) {
 	m := newMemory()
 	l := open(t, m)
 	add(t, l, fact("a"))
-	if _, err := l.Append(t.Context(), []Fact{fact("b")}, start.Add(-time.Hour)); err != nil {
+	if _, err := l.Append(t.Context(), operator, []Fact{fact("b")}, start.Add(-time.Hour)); err != nil {
 		t.Fatal(err)
 	}
 	sign(t, l, newKey(t))

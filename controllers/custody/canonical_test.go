@@ -154,7 +154,7 @@ func TestFactsThatAProgramHasGotWrong(t *testing.T) {
 			m := newMemory()
 			l, bad := open(t, m), fact("a")
 			change(&bad)
-			if added, err := l.Append(t.Context(), []Fact{fact("good"), bad}, start); err == nil || added != 0 || len(m.objects) != 0 {
+			if added, err := l.Append(t.Context(), operator, []Fact{fact("good"), bad}, start); err == nil || added != 0 || len(m.objects) != 0 {
 				t.Errorf("%d were recorded, error %v", added, err)
 			}
 		})
@@ -169,7 +169,7 @@ func TestIDsThatDoNotFitStayUnique(t *testing.T) {
 		list = append(list, fact(id))
 	}
 	add(t, l, list...)
-	if added, err := l.Append(t.Context(), list, start); added != 0 || err != nil {
+	if added, err := l.Append(t.Context(), operator, list, start); added != 0 || err != nil {
 		t.Errorf("recorded twice: %d, %v", added, err)
 	}
 	for _, f := range list {

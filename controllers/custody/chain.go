@@ -1,8 +1,10 @@
 package custody
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"maps"
 )
 
 // chain checks entries one after the other. What it has accepted is a valid beginning of a ledger.
@@ -53,6 +55,48 @@ func (c *chain) next(line []byte, at Place) (Entry, *DamageError) {
 	}
 	c.append(&e, line, at)
 	return e, nil
+}
+
+// mark is how far a chain was.
+type mark struct {
+	seq      int64
+	previous string
+	last     Place
+}
+
+func (c *chain) mark() mark { return mark{seq: c.seq(), previous: c.previous, last: c.last} }
+
+// back takes back what was taken since.
+func (c *chain) back(to mark) {
+	if c.seq() == to.seq {
+		return
+	}
+	c.digests, c.previous, c.last = c.digests[:to.seq], to.previous, to.last
+	maps.DeleteFunc(c.ids, func(_ string, seq int64) bool { return seq > to.seq })
+}
+
+// segment takes the lines of a segment up to its seal, which it returns as it is, with its newline; none if the segment ends before it. at is where it stopped: at the seal, at the line that is wrong, or where the
+// segment ends.
+func (c *chain) segment(object string, content []byte, take func(e Entry, line []byte)) (at Place, seal []byte, damage *DamageError) {
+	at = Place{Object: object, Line: 1}
+	for rest := content; len(rest) > 0; {
+		line, after, complete := bytes.Cut(rest, []byte("\n"))
+		switch {
+		case !complete:
+			return at, nil, nil
+		case isSeal(line) && len(after) == 0 && at.Line > 1:
+			return at, rest, nil
+		}
+		e, damage := c.next(line, at)
+		if damage != nil {
+			return at, nil, damage
+		}
+		take(e, line)
+		rest = after
+		at.Line++
+		at.Offset += int64(len(line)) + 1
+	}
+	return at, nil, nil
 }
 
 // follows checks number and digest.

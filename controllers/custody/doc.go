@@ -14,9 +14,12 @@
 //
 // Whoever wants to write entry n has to create the segment that begins with it, which only one writer can. The other one sees that it has lost, reads what the winner wrote, and goes on from there.
 //
-// A store that fails may keep only a part of a segment. Its complete lines count, and what follows does not; the next segment begins with the next entry, or, if not a single line is complete, has the
-// next attempt. What does not count is called void. The next thing written is an entry that says so ([ActionVoid]) with the digest of the object, which from then on must not change either. Anything else
-// that is not as it was written is damage.
+// After its entries a segment has its seal, one more line: the signed head (see below) of its last entry, without a time stamp. A segment is complete with its seal, and by its seal it is known whose it is. The seal
+// is not an entry.
+//
+// A store that fails may keep only a part of a segment: it is empty, or ends within a line or with an entry. Nothing in it counts, and the next attempt to write the same entry has them all again. What does not
+// count is called void. So is what somebody writes who has access to the store and no key. The next thing written is an entry that says so ([ActionVoid]) with the digest of the object, which from then on must not
+// change either. Anything else that is not as it was written is damage: a line that is neither the next entry nor the right seal, and, for the operator (see [TrustOnly]), a seal or a head by a key that is not its own.
 //
 // # Heads
 //
@@ -26,5 +29,5 @@
 //
 // # Archive
 //
-// [Export] writes everything about one Incident into one tar file with instructions in plain text, and [VerifyArchive] checks one without a cluster or a store.
+// [Export] writes everything about one Incident into one tar file with instructions in plain text: the entries in one file, and heads and seals among the heads. And [VerifyArchive] checks one without a cluster or a store.
 package custody

@@ -34,7 +34,7 @@ const (
 // ActionRemoveEvidence is the action of an entry that tells that the item named in Stored was, or is about to be, removed from the store. From that entry on the item may be absent.
 const ActionRemoveEvidence = "RemoveEvidence"
 
-// ActionVoid is the action of the entries that the ledger writes itself about objects that the store has cut off while they were written. IDs that begin with "void/" are theirs.
+// ActionVoid is the action of the entries that the ledger writes itself about objects that do not count, because they are not complete. IDs that begin with "void/" are theirs.
 const ActionVoid = "VoidObject"
 
 const voidPrefix = "void/"

@@ -61,6 +61,11 @@ func (h *Head) encode() []byte {
 
 // parseHead reads a head that has to be canonical and to have a signature that fits the key in it.
 func parseHead(data []byte, incidentUID string) (Head, error) {
+	return parseHeadLike(data, incidentUID, Head{})
+}
+
+// parseHeadLike is parseHead, and does not check the signature once more if the head is, but for its time stamp, one that was checked.
+func parseHeadLike(data []byte, incidentUID string, checked Head) (Head, error) {
 	var h Head
 	if err := json.Unmarshal(data, &h); err != nil {
 		return h, fmt.Errorf("it is not a head: %w", err)
@@ -73,6 +78,9 @@ func parseHead(data []byte, incidentUID string) (Head, error) {
 		return h, fmt.Errorf("its format is %q, not %q", h.Format, headFormat)
 	case h.Incident != incidentUID:
 		return h, fmt.Errorf("it is of the Incident with the UID %q, not %s", h.Incident, incidentUID)
+	}
+	if checked.Timestamp = h.Timestamp; h == checked {
+		return h, nil
 	}
 	public, err := h.key()
 	if err != nil {
@@ -109,9 +117,10 @@ func (h *Head) signature() ([]byte, error) {
 // takeHeads takes heads that were read. The entries that they are about have to be there.
 func (l *Ledger) takeHeads(names []string, contents [][]byte) *DamageError {
 	for i, name := range names {
-		h, err := parseHead(contents[i], l.incident)
 		at := Place{Object: l.key(name)}
 		seq, _ := parseHeadName(name)
+		seal, _ := find(l.seals, seq)
+		h, err := parseHeadLike(contents[i], l.incident, seal)
 		if err == nil && h.Seq != seq {
 			err = fmt.Errorf("it is about entry %d", h.Seq)
 		}
@@ -132,23 +141,35 @@ func (l *Ledger) takeHeads(names []string, contents [][]byte) *DamageError {
 
 // takeHead takes a head whose signature is right.
 func (l *Ledger) takeHead(h Head, at Place) *DamageError {
-	if damage := l.chain.contains(h.Seq, h.Digest, at); damage != nil {
-		damage.Problem = "this head does not fit the ledger: " + damage.Problem
+	if damage := l.contains(h.Seq, h.Digest, at); damage != nil {
+		if damage.Object == at.Object {
+			damage.Problem = "this head does not fit the ledger: " + damage.Problem
+		}
 		return damage
 	}
+	if l.trust.refuses(&h) {
+		return l.foreignHead(&h)
+	}
 	l.read[headName(h.Seq)] = true
-	l.heads = append(l.heads, h)
-	slices.SortFunc(l.heads, func(a, b Head) int { return cmp.Compare(a.Seq, b.Seq) })
+	i, _ := search(l.heads, h.Seq)
+	l.heads = slices.Insert(l.heads, i, h)
 	return nil
 }
 
 // headOf is the head of an entry that was read.
-func (l *Ledger) headOf(seq int64) (Head, bool) {
-	i, found := slices.BinarySearchFunc(l.heads, seq, func(h Head, seq int64) int { return cmp.Compare(h.Seq, seq) })
+func (l *Ledger) headOf(seq int64) (Head, bool) { return find(l.heads, seq) }
+
+// find finds the head of an entry among heads in order.
+func find(heads []Head, seq int64) (Head, bool) {
+	i, found := search(heads, seq)
 	if !found {
 		return Head{}, false
 	}
-	return l.heads[i], true
+	return heads[i], true
+}
+
+func search(heads []Head, seq int64) (int, bool) {
+	return slices.BinarySearchFunc(heads, seq, func(h Head, seq int64) int { return cmp.Compare(h.Seq, seq) })
 }
 
 // signOptions are what SignOptions set.
@@ -170,8 +191,9 @@ func Warn(warn func(error)) SignOption {
 	return func(o *signOptions) { o.warn = warn }
 }
 
-// Sign signs the ledger as it is, writes the head into the store, and, for readers without Cofferdam, the public key beside it. Where the entry has a head already, that one is returned, whichever key and
-// whichever operator signed it: a change of keys should be recorded in an entry, which then has the first head of the new key. An empty ledger cannot be signed. After an error the ledger has to be opened anew.
+// Sign signs the ledger as it is, unless Append did so with the same key, writes the head into the store, and, for readers without Cofferdam, the public key beside it. Where the entry has a head already, that one is returned, whichever of the keys that are
+// trusted and whichever operator signed it: a change of keys should be recorded in an entry, which then has the first head of the new key. A head by another key is damage, and never returned. An empty ledger cannot
+// be signed. After an error the ledger has to be opened anew.
 func (l *Ledger) Sign(ctx context.Context, key Signer, now time.Time, options ...SignOption) (Head, error) {
 	o := signOptions{warn: func(error) {}}
 	for _, option := range options {
@@ -180,8 +202,8 @@ func (l *Ledger) Sign(ctx context.Context, key Signer, now time.Time, options ..
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for range maxTorn {
-		// An entry has to tell of what the store has cut off, at the end of the ledger or in the place of a head, before the ledger is signed.
-		if _, err := l.append(ctx, nil, inSeconds(now)); err != nil {
+		// An entry has to tell of what does not count, at the end of the ledger or in the place of a head, before the ledger is signed.
+		if _, err := l.append(ctx, key, nil, inSeconds(now)); err != nil {
 			return Head{}, err
 		}
 		seq := l.chain.seq()
@@ -189,12 +211,17 @@ func (l *Ledger) Sign(ctx context.Context, key Signer, now time.Time, options ..
 			return Head{}, errors.New("signing the ledger: it has no entries")
 		}
 		if h, signed := l.headOf(seq); signed {
-			return h, nil
+			return l.own(h)
 		}
-		h, err := l.newHead(ctx, key, inSeconds(now), &o)
-		if err != nil {
-			return Head{}, fmt.Errorf("signing entry %d of the ledger: %w", seq, err)
+		// The last entry has a seal. Where it is by the same key, it is the head too: a signer may be slow, and a reader has to check it only once.
+		h, _ := find(l.seals, seq)
+		if h.KeyID != KeyID(key.PublicKey()) {
+			var err error
+			if h, err = l.newHead(ctx, key, seq, l.chain.previous, inSeconds(now)); err != nil {
+				return Head{}, err
+			}
 		}
+		o.stamp(ctx, &h)
 		l.publish(ctx, key.PublicKey(), &o)
 		h, written, err := l.writeHead(ctx, h)
 		if written || err != nil {
@@ -204,31 +231,52 @@ func (l *Ledger) Sign(ctx context.Context, key Signer, now time.Time, options ..
 	return Head{}, fmt.Errorf("signing the ledger: the store has cut off %d heads in a row", maxTorn)
 }
 
-// newHead signs. What comes out is checked as a reader would check it: a signer may be a device that is not ours.
-func (l *Ledger) newHead(ctx context.Context, key Signer, now time.Time, o *signOptions) (Head, error) {
+// own returns a head that was there. What is noted elsewhere vouches for an entry, but not for a key that somebody else has signed it with.
+func (l *Ledger) own(h Head) (Head, error) {
+	if l.trust.foreign(h.KeyID) {
+		return Head{}, l.breaks(l.foreignHead(&h))
+	}
+	return h, nil
+}
+
+func (l *Ledger) foreignHead(h *Head) *DamageError {
+	return damagef(Place{Object: l.key(headName(h.Seq))}, h.Seq, "this head is signed by the key %s, which is not the operator's", h.KeyID)
+}
+
+// newHead signs an entry. What comes out is checked as a reader would check it: a signer may be a device that is not ours.
+func (l *Ledger) newHead(ctx context.Context, key Signer, seq int64, digest string, now time.Time) (Head, error) {
 	public := key.PublicKey()
 	h := Head{
-		Format: headFormat, Incident: l.incident, Seq: l.chain.seq(), Digest: l.chain.previous, At: now,
+		Format: headFormat, Incident: l.incident, Seq: seq, Digest: digest, At: now,
 		KeyID: KeyID(public), PublicKey: base64.StdEncoding.EncodeToString(publicDER(public)),
 	}
 	signature, err := key.Sign(ctx, h.Message())
 	if err != nil {
-		return h, err
+		return h, fmt.Errorf("signing entry %d of the ledger: %w", seq, err)
 	}
 	h.Signature = base64.StdEncoding.EncodeToString(signature)
 	if _, err := parseHead(h.encode(), l.incident); err != nil {
-		return h, fmt.Errorf("the head that came out is of no use: %w", err)
+		return h, fmt.Errorf("signing entry %d of the ledger: the head that came out is of no use: %w", seq, err)
 	}
+	return h, nil
+}
+
+// stamp adds a time stamp, if one is wanted and can be had.
+func (o *signOptions) stamp(ctx context.Context, h *Head) {
 	if o.timestamper == nil {
-		return h, nil
+		return
+	}
+	signature, err := h.signature()
+	if err != nil {
+		o.warn(err)
+		return
 	}
 	token, err := o.timestamper.Token(ctx, signature)
 	if err != nil {
 		o.warn(fmt.Errorf("the head of entry %d has no time stamp: %w", h.Seq, err))
-		return h, nil
+		return
 	}
 	h.Timestamp = base64.StdEncoding.EncodeToString(token)
-	return h, nil
 }
 
 // publish writes the public key into the store. Heads do not depend on it.
@@ -259,11 +307,14 @@ func (l *Ledger) writeHead(ctx context.Context, h Head) (there Head, written boo
 	if err != nil {
 		return h, false, fmt.Errorf("writing the head %s: %w; and reading it: %w", at.Object, werr, err)
 	}
-	if damage := l.takeHeads([]string{name}, [][]byte{content}); damage != nil {
+	damage := l.takeHeads([]string{name}, [][]byte{content})
+	if h, written = l.headOf(h.Seq); written && l.trust.foreign(h.KeyID) {
+		damage = l.foreignHead(&h)
+	}
+	if damage != nil {
 		// As with a segment, it remains to be seen whether that is damage.
 		l.broken = fmt.Errorf("writing the head %s: %w; and what is there is not what was written: %s", at.Object, werr, damage.Error())
 		return h, false, l.broken
 	}
-	h, written = l.headOf(h.Seq)
 	return h, written, nil
 }

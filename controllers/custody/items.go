@@ -40,7 +40,7 @@ type manifestIncident struct {
 type manifestLedger struct {
 	Entries int64  `json:"entries"`
 	Digest  string `json:"digest"`
-	// Incomplete are the objects that the store has cut off and that no entry tells of.
+	// Incomplete are the objects that do not count, because they are not complete, and that no entry tells of.
 	Incomplete []string `json:"incomplete,omitempty"`
 	// Damage says what is wrong with the ledger in the store. Entries and Digest are then of what is in order before that.
 	Damage *manifestDamage `json:"damage,omitempty"`

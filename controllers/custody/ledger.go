@@ -1,7 +1,6 @@
 package custody
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +21,9 @@ type Ledger struct {
 	// read are the names of the objects that were read.
 	read  map[string]bool
 	voids []void
+	// seals are those of the segments, in order.
+	seals []Head
+	trust trust
 	// attempts are how many segments began with an entry that none of them has, by the number of the entry.
 	attempts map[int64]int
 	heads    []Head
@@ -33,12 +35,14 @@ type Ledger struct {
 const openings = 2
 
 // Open reads the ledger of the Incident and its heads, and verifies everything there is; an Incident without a ledger has an empty one. The error is a *DamageError when the ledger is not what was
-// written. A ledger that ends in a segment that the store cut off is accepted; the next Append or Sign tells of it in an entry.
-func Open(ctx context.Context, objects Objects, incidentUID string) (*Ledger, error) {
+// written. A ledger that ends in a segment that does not count is accepted; the next Append or Sign tells of it in an entry.
+//
+// Without TrustOnly it does not matter whose keys have signed: that is for the reader to judge. Whoever writes has to know whose lines it goes on from.
+func Open(ctx context.Context, objects Objects, incidentUID string, options ...OpenOption) (*Ledger, error) {
 	if err := checkUID(incidentUID); err != nil {
 		return nil, fmt.Errorf("opening a ledger: %w", err)
 	}
-	l, err := openAny(ctx, objects, incidentUID)
+	l, err := openAny(ctx, objects, incidentUID, options...)
 	if err != nil {
 		return nil, fmt.Errorf("opening the ledger of Incident %s: %w", incidentUID, err)
 	}
@@ -46,10 +50,16 @@ func Open(ctx context.Context, objects Objects, incidentUID string) (*Ledger, er
 }
 
 // openAny also returns a ledger that is damaged, as far as it could be read.
-func openAny(ctx context.Context, objects Objects, incidentUID string) (*Ledger, error) {
+func openAny(ctx context.Context, objects Objects, incidentUID string, options ...OpenOption) (*Ledger, error) {
 	for opening := 1; ; opening++ {
 		l := &Ledger{objects: objects, incident: incidentUID, chain: newChain(incidentUID), read: map[string]bool{}, attempts: map[int64]int{}}
+		for _, option := range options {
+			option(l)
+		}
 		err := l.load(ctx)
+		if err == nil && l.trust.known != nil {
+			err = l.Contains(l.trust.known.Seq, l.trust.known.Digest)
+		}
 		if _, damaged := errors.AsType[*DamageError](err); !damaged || opening == openings {
 			return l, err
 		}
@@ -91,7 +101,7 @@ func (l *Ledger) Heads() []Head {
 	return slices.Clone(l.heads)
 }
 
-// Incomplete names the objects that the store has cut off and that no entry tells of yet. The next Append or Sign writes those entries.
+// Incomplete names the objects that do not count and that no entry tells of yet. The next Append or Sign writes those entries.
 func (l *Ledger) Incomplete() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -106,10 +116,19 @@ func (l *Ledger) Incomplete() []string {
 func (l *Ledger) Contains(seq int64, digest string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if damage := l.chain.contains(seq, digest, l.chain.last); damage != nil {
+	if damage := l.contains(seq, digest, l.chain.last); damage != nil {
 		return damage
 	}
 	return nil
+}
+
+// contains is that of the chain. Where the end is not missing but in a segment that does not count, that is the place to look at.
+func (l *Ledger) contains(seq int64, digest string, at Place) *DamageError {
+	damage := l.chain.contains(seq, digest, at)
+	if v := l.cutOff(); damage != nil && seq > l.chain.seq() && v != nil {
+		return damagef(v.at, v.cut(), "%s: %s", v.problem(), damage.Problem)
+	}
+	return damage
 }
 
 func (c *chain) contains(seq int64, digest string, at Place) *DamageError {
@@ -183,14 +202,22 @@ func (l *Ledger) breaks(damage *DamageError) error {
 	return damage
 }
 
-// cause is what a gap comes from: where the segment before it was cut off, that is the place to look at.
+// cause is what a gap comes from: where the segment before it does not count, that is the place to look at.
 func (l *Ledger) cause(gap *DamageError) *DamageError {
-	for i := range l.voids {
-		if v := &l.voids[i]; v.next == gap.Seq {
-			return damagef(v.at, v.next, "this segment was cut off: it ends within entry %d", v.next)
-		}
+	if v := l.cutOff(); v != nil {
+		return damagef(v.at, v.cut(), "%s", v.problem())
 	}
 	return gap
+}
+
+// cutOff is the segment that does not count in the place of the next one, the longest if there are several; nil if there is none.
+func (l *Ledger) cutOff() (longest *void) {
+	for i := range l.voids {
+		if v := &l.voids[i]; v.next == l.chain.seq()+1 && (longest == nil || v.lines > longest.lines) {
+			longest = v
+		}
+	}
+	return longest
 }
 
 // unread lists the names in a folder of the Incident that were not read, in order. Names that are not the ledger's, such as those of a file that somebody put there, are passed over: they cannot hide
@@ -265,26 +292,20 @@ func (l *Ledger) takeSegments(names []string, contents [][]byte) (gap, damage *D
 	return nil, nil
 }
 
-// takeSegment takes the lines of a segment. If it was cut off, what remains is void.
+// takeSegment takes a segment, or nothing of it: a segment without its seal is void.
 func (l *Ledger) takeSegment(name string, content []byte) *DamageError {
-	at := Place{Object: l.key(name), Line: 1}
-	rest := content
-	for len(rest) > 0 {
-		line, after, complete := bytes.Cut(rest, []byte("\n"))
-		if !complete {
-			break
-		}
-		e, damage := l.chain.next(line, at)
-		if damage != nil {
-			return damage
-		}
-		l.entries = append(l.entries, e)
-		rest = after
-		at.Line++
-		at.Offset += int64(len(line)) + 1
+	before, entries := l.chain.mark(), len(l.entries)
+	at, seal, damage := l.chain.segment(l.key(name), content, func(e Entry, _ []byte) { l.entries = append(l.entries, e) })
+	if damage == nil && seal != nil {
+		damage = l.takeSeal(seal, before.seq+1, at)
 	}
-	if len(rest) > 0 || len(content) == 0 {
-		l.voids = append(l.voids, void{name: name, digest: digest(content), size: len(content), lines: at.Line - 1, next: l.chain.seq() + 1, at: at})
+	if damage == nil && seal != nil {
+		return nil
 	}
-	return nil
+	if damage == nil {
+		l.voids = append(l.voids, void{name: name, digest: digest(content), size: len(content), lines: l.chain.seq() - before.seq, next: before.seq + 1, at: at, within: at.Offset < int64(len(content))})
+	}
+	l.chain.back(before)
+	l.entries = l.entries[:entries]
+	return damage
 }

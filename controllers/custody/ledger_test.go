@@ -22,7 +22,7 @@ func TestAppendAndOpen(t *testing.T) {
 		t.Errorf("an empty ledger ends with entry %d, %s", l.Seq(), l.Digest())
 	}
 	add(t, l, facts("a", 3)...)
-	added, err := l.Append(t.Context(), []Fact{fact("a2"), fact("b"), fact("b"), fact("a1")}, start.Add(time.Hour))
+	added, err := l.Append(t.Context(), operator, []Fact{fact("a2"), fact("b"), fact("b"), fact("a1")}, start.Add(time.Hour))
 	if added != 1 || err != nil {
 		t.Errorf("of four facts, of which one is new, %d were added: %v", added, err)
 	}
@@ -73,7 +73,7 @@ func TestALargeAppendIsSplit(t *testing.T) {
 	}
 	add(t, open(t, m), list...)
 	for key, data := range m.objects {
-		if len(data) > maxSegmentBytes+maxLine || bytes.Count(data, []byte("\n")) > maxSegmentEntries {
+		if len(data) > maxSegmentBytes+maxLine || bytes.Count(data, []byte("\n")) > maxSegmentEntries+1 { // one is the seal
 			t.Errorf("%s has %d bytes", key, len(data))
 		}
 	}
@@ -94,17 +94,44 @@ func two(t testing.TB) *memory {
 
 func segmentKey(first int64, attempt int) string { return folder(uid) + segmentName(first, attempt) }
 
-// linesOf are the lines of a segment with their newlines.
+// linesOf are the entries of a segment, with their newlines, and sealOf is what follows them.
 func (m *memory) linesOf(first int64) [][]byte {
-	return bytes.SplitAfter(bytes.TrimSuffix(m.objects[segmentKey(first, 0)], []byte("\n")), []byte("\n"))
+	lines := slices.Collect(bytes.Lines(bytes.Clone(m.objects[segmentKey(first, 0)])))
+	return slices.DeleteFunc(lines, isSeal)
 }
 
+func (m *memory) sealOf(first int64) []byte {
+	return m.objects[segmentKey(first, 0)][len(slices.Concat(m.linesOf(first)...)):]
+}
+
+// setLines changes the entries of a segment and leaves its seal, and setAll changes both.
 func (m *memory) setLines(first int64, lines ...[]byte) {
+	m.setAll(first, append(lines, m.sealOf(first))...)
+}
+
+func (m *memory) setAll(first int64, lines ...[]byte) {
 	var out []byte
 	for _, line := range lines {
 		out = append(append(out, bytes.TrimSuffix(line, []byte("\n"))...), '\n')
 	}
 	m.objects[segmentKey(first, 0)] = out
+}
+
+// sealedBy are lines with a seal by the key, as somebody makes one who knows the format. Only the last line matters.
+func sealedBy(t testing.TB, key Signer, lines ...[]byte) []byte {
+	t.Helper()
+	out := slices.Concat(lines...)
+	last := bytes.TrimSuffix(lines[len(lines)-1], []byte("\n"))
+	e, err := parseEntry(last)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &Ledger{incident: uid}
+	h, err := l.newHead(t.Context(), key, e.Seq, digest(last), start)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return append(out, h.encode()...)
 }
 
 // forge changes an entry as somebody does who knows the format.
@@ -148,16 +175,75 @@ func damageCases(key Signer) map[string]damageCase {
 	first, second := segmentKey(1, 0), segmentKey(4, 0)
 	return map[string]damageCase{
 		"TruncatedInTheMiddle": {
+			damage: func(_ *testing.T, m *memory) {
+				lines := m.linesOf(1)
+				m.objects[first] = bytes.TrimSuffix(slices.Concat(lines...), lines[2][len(lines[2])-20:])
+			},
+			want: position{first, 3, 3, "it ends within entry 3"},
+		},
+		"TruncatedInTheSeal": {
 			damage: func(_ *testing.T, m *memory) { m.objects[first] = m.objects[first][:len(m.objects[first])-20] },
-			want:   position{first, 3, 3, "this segment was cut off: it ends within entry 3"},
+			want:   position{first, 4, 4, "it ends within entry 4 or its seal"},
 		},
 		"TruncatedAtALine": {
-			damage: func(_ *testing.T, m *memory) { m.setLines(1, m.linesOf(1)[:2]...) },
-			want:   position{second, 1, 3, "entry 3 is missing"},
+			damage: func(_ *testing.T, m *memory) { m.setAll(1, m.linesOf(1)[:2]...) },
+			want:   position{first, 3, 3, "this segment was cut off, so that nothing in it counts"},
 		},
 		"TruncatedAtTheEndBelowAHead": {
-			damage: func(_ *testing.T, m *memory) { m.setLines(4, m.linesOf(4)[:2]...) },
-			want:   position{folder(uid) + headName(6), 0, 6, "its end was removed"},
+			damage: func(_ *testing.T, m *memory) { m.setAll(4, m.linesOf(4)[:2]...) },
+			want:   position{second, 3, 6, "the ledger ends with entry 3, and it has had 6: its end was removed"},
+		},
+		"LastEntryOfASegmentRemoved": {
+			damage: func(_ *testing.T, m *memory) { m.setLines(1, m.linesOf(1)[:2]...) },
+			want:   position{first, 3, 2, "this is not the seal of entry 2: it is about entry 3"},
+		},
+		"SealRemoved": {
+			damage: func(_ *testing.T, m *memory) { m.setAll(1, m.linesOf(1)...) },
+			want:   position{first, 4, 4, "it ends after entry 3, before its seal"},
+		},
+		"SealRemovedAtTheEnd": {
+			damage: func(_ *testing.T, m *memory) { m.setAll(4, m.linesOf(4)...) },
+			want:   position{second, 4, 7, "it ends after entry 6, before its seal: the ledger ends with entry 3, and it has had 6"},
+		},
+		"SealChanged": {
+			damage: func(_ *testing.T, m *memory) {
+				m.objects[first] = bytes.Replace(m.objects[first], []byte(`"at":"2026-09-14T07:31:29Z","keyID"`), []byte(`"at":"2026-09-14T07:31:30Z","keyID"`), 1)
+			},
+			want: position{first, 4, 3, "this is not the seal of entry 3: its signature is not one of the key"},
+		},
+		"SealOfAnotherSegment": {
+			damage: func(_ *testing.T, m *memory) { m.setAll(1, append(m.linesOf(1), m.sealOf(4))...) },
+			want:   position{first, 4, 3, "this is not the seal of entry 3: it is about entry 6"},
+		},
+		"SealOfAnotherIncident": {
+			damage: func(t *testing.T, m *memory) {
+				l := &Ledger{incident: "another"}
+				h, err := l.newHead(t.Context(), operator, 3, digest(bytes.TrimSuffix(m.linesOf(1)[2], []byte("\n"))), start)
+				if err != nil {
+					t.Fatal(err)
+				}
+				m.setAll(1, append(m.linesOf(1), h.encode())...)
+			},
+			want: position{first, 4, 3, `it is of the Incident with the UID "another"`},
+		},
+		"SealWithATimeStamp": {
+			damage: func(t *testing.T, m *memory) {
+				h, err := parseHead(m.sealOf(1), uid)
+				if err != nil {
+					t.Fatal(err)
+				}
+				h.Timestamp = "AAAA"
+				m.setAll(1, append(m.linesOf(1), h.encode())...)
+			},
+			want: position{first, 4, 3, "it has a time stamp"},
+		},
+		"NothingButASeal": {
+			damage: func(_ *testing.T, m *memory) { m.objects[segmentKey(7, 0)] = m.sealOf(4) },
+			want:   position{segmentKey(7, 0), 1, 7, "this line is not entry 7"},
+		},
+		"SomethingAfterTheSeal": {
+			damage: func(_ *testing.T, m *memory) { m.objects[second] = append(m.objects[second], 'x') },
+			want:   position{second, 4, 7, "this line is not entry 7"},
 		},
 		"SegmentRemoved": {
 			damage: func(_ *testing.T, m *memory) { delete(m.objects, first) },
@@ -183,6 +269,14 @@ func damageCases(key Signer) map[string]damageCase {
 				lines[2] = forge(t, lines[2], func(e *Entry) { e.Subject.Name = "web-x3" })
 				m.setLines(1, lines...)
 			},
+			want: position{first, 4, 3, "this seal does not fit the segment: entry 3 has the digest"},
+		},
+		"EditedWithCareAndSealedAnew": {
+			damage: func(t *testing.T, m *memory) {
+				lines := m.linesOf(1)
+				lines[2] = append(forge(t, lines[2], func(e *Entry) { e.Subject.Name = "web-x3" }), '\n')
+				m.objects[first] = sealedBy(t, newKey(t), lines...)
+			},
 			want: position{first, 3, 3, "entry 3 is not the one that entry 4 was written after"},
 		},
 		"EditedWithCareAtTheEndOfTheLedger": {
@@ -190,6 +284,14 @@ func damageCases(key Signer) map[string]damageCase {
 				lines := m.linesOf(4)
 				lines[2] = forge(t, lines[2], func(e *Entry) { e.Subject.Name = "web-x" })
 				m.setLines(4, lines...)
+			},
+			want: position{second, 4, 6, "the ledger was written anew"},
+		},
+		"EditedWithCareAndSealedAnewAtTheEndOfTheLedger": {
+			damage: func(t *testing.T, m *memory) {
+				lines := m.linesOf(4)
+				lines[2] = append(forge(t, lines[2], func(e *Entry) { e.Subject.Name = "web-x" }), '\n')
+				m.objects[second] = sealedBy(t, newKey(t), lines...)
 			},
 			want: position{folder(uid) + headName(6), 0, 6, "the ledger was written anew"},
 		},
@@ -235,7 +337,7 @@ func damageCases(key Signer) map[string]damageCase {
 		"Forked": {
 			damage: func(t *testing.T, m *memory) {
 				lines := m.linesOf(4)
-				m.objects[segmentKey(4, 1)] = append(forge(t, lines[0], func(e *Entry) { e.Detail = "another story" }), '\n')
+				m.objects[segmentKey(4, 1)] = sealedBy(t, key, append(forge(t, lines[0], func(e *Entry) { e.Detail = "another story" }), '\n'))
 			},
 			want: position{segmentKey(4, 1), 1, 4, "the ledger is forked: entry 4 is in " + second},
 		},
@@ -322,7 +424,7 @@ func TestManyWritersOneChain(t *testing.T) {
 			for r := range rounds {
 				// Of three facts one is this writer's alone, and two are everybody's.
 				list := []Fact{fact(fmt.Sprintf("w%d-%d", w, r)), fact(fmt.Sprintf("all-%d", r)), fact(fmt.Sprintf("all-%d", r+1))}
-				added, err := l.Append(context.Background(), list, start.Add(time.Duration(w)*time.Minute))
+				added, err := l.Append(context.Background(), operator, list, start.Add(time.Duration(w)*time.Minute))
 				count += added
 				if err != nil {
 					failed <- err
@@ -357,13 +459,13 @@ func TestALostRaceIsRejoined(t *testing.T) {
 	m := newMemory()
 	a, b := open(t, m), open(t, m)
 	add(t, a, facts("a", 2)...)
-	if added, err := b.Append(t.Context(), []Fact{fact("a1"), fact("b1"), fact("a2")}, start.Add(time.Second)); added != 1 || err != nil {
+	if added, err := b.Append(t.Context(), operator, []Fact{fact("a1"), fact("b1"), fact("a2")}, start.Add(time.Second)); added != 1 || err != nil {
 		t.Errorf("the loser adds %d: %v", added, err)
 	}
 	if diff := cmp.Diff([]string{"a1", "a2", "b1"}, ids(open(t, m))); diff != "" {
 		t.Error(diff)
 	}
-	if added, err := a.Append(t.Context(), []Fact{fact("b1")}, start); added != 0 || err != nil {
+	if added, err := a.Append(t.Context(), operator, []Fact{fact("b1")}, start); added != 0 || err != nil {
 		t.Errorf("the winner adds %d: %v", added, err)
 	}
 	if diff := cmp.Diff(ids(b), ids(a)); diff != "" {
@@ -379,17 +481,15 @@ func TestRacesAreNotJoinedForEver(t *testing.T) {
 		n++
 		other := newChain(uid)
 		for _, k := range slices.Sorted(maps.Keys(m.objects)) {
-			for line := range bytes.Lines(m.objects[k]) {
-				if _, damage := other.next(bytes.TrimSuffix(line, []byte("\n")), Place{}); damage != nil {
-					return nil, damage
-				}
+			if _, _, damage := other.segment(k, m.objects[k], func(Entry, []byte) {}); damage != nil {
+				return nil, damage
 			}
 		}
 		e := Entry{Seq: other.seq() + 1, RecordedAt: start, Previous: other.previous, Fact: fact(fmt.Sprint("other", n))}
-		m.objects[key] = append(AppendEntry(nil, &e), '\n')
+		m.objects[key] = sealedBy(t, operator, append(AppendEntry(nil, &e), '\n'))
 		return nil, errExists
 	}
-	if added, err := l.Append(t.Context(), []Fact{fact("a")}, start); added != 0 || !errors.Is(err, ErrContended) || n != maxRejoins {
+	if added, err := l.Append(t.Context(), operator, []Fact{fact("a")}, start); added != 0 || !errors.Is(err, ErrContended) || n != maxRejoins {
 		t.Errorf("after %d attempts %d were added: %v", n, added, err)
 	}
 }
@@ -400,7 +500,7 @@ func TestALostAnswerIsAWrite(t *testing.T) {
 	l, lost := open(t, m), 0
 	m.after = func(string) error { lost++; return errStore }
 	list := facts("a", 3)
-	if added, err := l.Append(t.Context(), list, start); added != 3 || err != nil {
+	if added, err := l.Append(t.Context(), operator, list, start); added != 3 || err != nil {
 		t.Errorf("%d were added: %v", added, err)
 	}
 	h, err := l.Sign(t.Context(), newKey(t), start)
@@ -411,7 +511,7 @@ func TestALostAnswerIsAWrite(t *testing.T) {
 		t.Errorf("%d answers were lost", lost)
 	}
 	m.after = nil
-	if added, err := l.Append(t.Context(), append(list, fact("b")), start); added != 1 || err != nil {
+	if added, err := l.Append(t.Context(), operator, append(list, fact("b")), start); added != 1 || err != nil {
 		t.Errorf("%d were added: %v", added, err)
 	}
 	if diff := cmp.Diff([]string{"a1", "a2", "a3", "b"}, ids(open(t, m))); diff != "" {
@@ -424,7 +524,7 @@ func TestAStoreThatIsDown(t *testing.T) {
 	l := open(t, m)
 	add(t, l, fact("a"))
 	m.before = func(string, []byte) ([]byte, error) { return nil, errStore }
-	if added, err := l.Append(t.Context(), []Fact{fact("b")}, start); added != 0 || !errors.Is(err, errStore) {
+	if added, err := l.Append(t.Context(), operator, []Fact{fact("b")}, start); added != 0 || !errors.Is(err, errStore) {
 		t.Errorf("%d were added: %v", added, err)
 	}
 	if _, err := l.Sign(t.Context(), newKey(t), start); !errors.Is(err, errStore) {
@@ -467,10 +567,12 @@ func TestSegmentsThatTheStoreHasCutOff(t *testing.T) {
 	}{
 		"nothing is left":             {afterLines(0, 0), []string{"z", voidID, "a1", "a2", "a3"}, []string{"2-00", "2-01"}},
 		"a part of the first line":    {afterLines(0, 40), []string{"z", voidID, "a1", "a2", "a3"}, []string{"2-00", "2-01"}},
-		"one line":                    {afterLines(1, 0), []string{"z", "a1", "a2", "a3"}, []string{"2-00", "3-00"}},
-		"one line and a part":         {afterLines(1, 40), []string{"z", "a1", voidID, "a2", "a3"}, []string{"2-00", "3-00"}},
-		"all but the last newline":    {func(b []byte) []byte { return b[:len(b)-1] }, []string{"z", "a1", "a2", voidID, "a3"}, []string{"2-00", "4-00"}},
-		"the last newline is a space": {func(b []byte) []byte { b[len(b)-1] = ' '; return b }, []string{"z", "a1", "a2", voidID, "a3"}, []string{"2-00", "4-00"}},
+		"one line":                    {afterLines(1, 0), []string{"z", voidID, "a1", "a2", "a3"}, []string{"2-00", "2-01"}},
+		"one line and a part":         {afterLines(1, 40), []string{"z", voidID, "a1", "a2", "a3"}, []string{"2-00", "2-01"}},
+		"all but the seal":            {afterLines(3, 0), []string{"z", voidID, "a1", "a2", "a3"}, []string{"2-00", "2-01"}},
+		"a part of the seal":          {afterLines(3, 40), []string{"z", voidID, "a1", "a2", "a3"}, []string{"2-00", "2-01"}},
+		"all but the last newline":    {func(b []byte) []byte { return b[:len(b)-1] }, []string{"z", voidID, "a1", "a2", "a3"}, []string{"2-00", "2-01"}},
+		"the last newline is a space": {func(b []byte) []byte { b[len(b)-1] = ' '; return b }, []string{"z", voidID, "a1", "a2", "a3"}, []string{"2-00", "2-01"}},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -513,18 +615,18 @@ func TestALedgerThatEndsInATornSegment(t *testing.T) {
 	if diff := cmp.Diff([]string{segmentKey(4, 0)}, l.Incomplete()); diff != "" {
 		t.Error(diff)
 	}
-	if added, err := l.Append(t.Context(), nil, start); added != 0 || err != nil {
+	if added, err := l.Append(t.Context(), operator, nil, start); added != 0 || err != nil {
 		t.Errorf("%d were added: %v", added, err)
 	}
-	add(t, l, facts("b", 3)[1:]...)
+	add(t, l, facts("b", 3)...) // the first one was in the segment, and did not count
 	again := open(t, m)
-	if diff := cmp.Diff([]string{"a1", "a2", "a3", "b1", "void/ledger/000000000004-00.jsonl", "b2", "b3"}, ids(again)); diff != "" {
+	if diff := cmp.Diff([]string{"a1", "a2", "a3", "void/ledger/000000000004-00.jsonl", "b1", "b2", "b3"}, ids(again)); diff != "" {
 		t.Error(diff)
 	}
 	// What was told of must not change any more.
 	m.objects[segmentKey(4, 0)] = append(m.objects[segmentKey(4, 0)], 'x')
 	_, err := Open(t.Context(), m, uid)
-	checkPosition(t, err, position{segmentKey(4, 0), 0, 5, "it has changed since the ledger told that it was cut off"})
+	checkPosition(t, err, position{segmentKey(4, 0), 0, 4, "it has changed since the ledger told that it does not count"})
 }
 
 // What a store gives back wrong for a while is not taken for damage, and nothing is recorded twice once it is right again.
@@ -538,7 +640,7 @@ func TestAStoreThatGivesBackSomethingWrong(t *testing.T) {
 			m.after = func(string) error { return errors.New("what is read back is not what was written") }
 			l.objects = bad
 			bad.flips--
-			added, err := l.Append(t.Context(), facts("a", 3), start)
+			added, err := l.Append(t.Context(), operator, facts("a", 3), start)
 			if _, damaged := errors.AsType[*DamageError](err); damaged || (err == nil) != (flips == 1) {
 				t.Errorf("%d were added: %v", added, err)
 			}
@@ -551,7 +653,7 @@ func TestAStoreThatGivesBackSomethingWrong(t *testing.T) {
 			} else if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := again.Append(t.Context(), facts("a", 4), start); err != nil {
+			if _, err := again.Append(t.Context(), operator, facts("a", 4), start); err != nil {
 				t.Fatal(err)
 			}
 			if diff := cmp.Diff([]string{"z", "a1", "a2", "a3", "a4"}, ids(open(t, m))); diff != "" {
@@ -588,7 +690,7 @@ func TestAStoreThatDamagesEverything(t *testing.T) {
 	m := newMemory()
 	l := open(t, m)
 	m.before = func(_ string, data []byte) ([]byte, error) { return data[:10], nil }
-	if added, err := l.Append(t.Context(), []Fact{fact("a")}, start); added != 0 || err == nil || len(m.objects) != maxTorn {
+	if added, err := l.Append(t.Context(), operator, []Fact{fact("a")}, start); added != 0 || err == nil || len(m.objects) != maxTorn {
 		t.Errorf("%d were added into %d objects: %v", added, len(m.objects), err)
 	}
 	m.before = nil
@@ -632,10 +734,10 @@ func TestNothingIsAppendedToADamagedLedger(t *testing.T) {
 	m := two(t)
 	l := open(t, m)
 	forged := forge(t, m.linesOf(4)[0], func(e *Entry) { e.ID, e.Detail = "other", "another story" })
-	m.objects[segmentKey(4, 1)] = append(forged, '\n')
-	m.objects[segmentKey(7, 0)] = append(bytes.Clone(forged), '\n')
+	m.objects[segmentKey(4, 1)] = sealedBy(t, operator, append(forged, '\n'))
+	m.objects[segmentKey(7, 0)] = m.objects[segmentKey(4, 1)]
 	for range 2 {
-		added, err := l.Append(t.Context(), []Fact{fact("c")}, start)
+		added, err := l.Append(t.Context(), operator, []Fact{fact("c")}, start)
 		wantDamage(t, err)
 		if added != 0 {
 			t.Errorf("%d were added", added)

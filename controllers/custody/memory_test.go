@@ -19,7 +19,17 @@ var (
 	errExists = errors.New("exists")
 	errStore  = errors.New("the store is down")
 	start     = time.Date(2026, 9, 14, 7, 31, 29, 0, time.UTC)
+	// operator is the key that seals where it does not matter which one does.
+	operator = mustGenerateKey()
 )
+
+func mustGenerateKey() *Key {
+	k, err := GenerateKey()
+	if err != nil {
+		panic(err)
+	}
+	return k
+}
 
 // memory is a store in memory that creates objects if and only if they are not there.
 type memory struct {
@@ -128,7 +138,7 @@ func open(t testing.TB, m Objects) *Ledger {
 
 func add(t testing.TB, l *Ledger, facts ...Fact) {
 	t.Helper()
-	added, err := l.Append(t.Context(), facts, start)
+	added, err := l.Append(t.Context(), operator, facts, start)
 	if err != nil || added != len(facts) {
 		t.Fatalf("appended %d of %d: %v", added, len(facts), err)
 	}

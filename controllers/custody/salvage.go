@@ -1,7 +1,7 @@
 package custody
 
 import (
-	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -22,9 +22,12 @@ type record struct {
 	// seq and digest are of the last entry.
 	seq    int64
 	digest string
-	heads  []object
+	// heads are those of the store and, for entries that have none there, the seals of their segments.
+	heads []object
 	// keys are the public keys of the heads, by the name of their file.
-	keys       map[string][]byte
+	keys map[string][]byte
+	// chain is that of a damaged ledger.
+	chain      chain
 	incomplete []string
 	// damage says what is wrong, if anything is. segments are the objects of such a ledger.
 	damage   *DamageError
@@ -43,7 +46,7 @@ func (l *Ledger) record() (*record, error) {
 	for i := range out.entries {
 		out.lines = append(AppendEntry(out.lines, &out.entries[i]), '\n')
 	}
-	for _, h := range l.Heads() {
+	for _, h := range l.signed() {
 		public, err := h.key()
 		if err != nil {
 			return nil, err
@@ -52,6 +55,20 @@ func (l *Ledger) record() (*record, error) {
 		out.heads = append(out.heads, object{headName(h.Seq), h.encode()})
 	}
 	return out, nil
+}
+
+// signed are the heads and, for entries that have none, the seals, in order.
+func (l *Ledger) signed() []Head {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := slices.Clone(l.heads)
+	for i := range l.seals {
+		if _, headed := l.headOf(l.seals[i].Seq); !headed {
+			out = append(out, l.seals[i])
+		}
+	}
+	slices.SortFunc(out, func(a, b Head) int { return cmp.Compare(a.Seq, b.Seq) })
+	return out
 }
 
 // salvage reads what there is of a ledger that is damaged. Its lines are the entries that are in order, and after them what follows them in the store, as it is, so that whoever verifies them comes to the damage.
@@ -64,7 +81,8 @@ func (l *Ledger) salvage(ctx context.Context, damage *DamageError) (*record, err
 	if out.heads, err = l.raw(ctx, headsFolder); err != nil {
 		return nil, err
 	}
-	out.join(l.incident)
+	out.chain = newChain(l.incident)
+	out.join(damage, l.key(""))
 	for i := range out.segments {
 		out.segments[i].name = segmentsFolder + strings.TrimPrefix(out.segments[i].name, ledgerFolder)
 	}
@@ -119,33 +137,58 @@ func (l *Ledger) raw(ctx context.Context, in string) ([]object, error) {
 	return out, nil
 }
 
-// join makes one text of the segments. While all is in order, the end of one that the store has cut off does not count, as in a ledger that is not damaged.
-func (r *record) join(incidentUID string) {
-	c, broken := newChain(incidentUID), false
+// join makes one text of the segments. While all is in order, one without its seal does not count, as in a ledger that is not damaged, unless it is the damage itself. Seals become heads, also those that are wrong.
+func (r *record) join(damage *DamageError, folder string) {
+	broken := false
 	for _, segment := range r.segments {
-		rest := segment.content
-		for !broken {
-			line, after, complete := bytes.Cut(rest, []byte("\n"))
-			if !complete {
-				break
-			}
-			e, damage := c.next(line, Place{})
-			if damage != nil {
-				broken = true
-				break
-			}
-			r.entries = append(r.entries, e)
-			r.lines = append(append(r.lines, line...), '\n')
-			rest = after
-		}
-		if !broken {
+		if broken {
+			r.asIs(segment.content)
 			continue
 		}
-		if r.lines = append(r.lines, rest...); !bytes.HasSuffix(r.lines, []byte("\n")) {
-			r.lines = append(r.lines, '\n')
+		before, entries, lines := r.chain.mark(), len(r.entries), len(r.lines)
+		at, seal, wrong := r.chain.segment(folder+segment.name, segment.content, func(e Entry, line []byte) {
+			r.entries = append(r.entries, e)
+			r.lines = append(append(r.lines, line...), '\n')
+		})
+		switch {
+		case wrong == nil && seal != nil:
+			r.addHead(object{headName(r.chain.seq()), seal})
+		case wrong == nil && folder+segment.name != damage.Object:
+			r.chain.back(before)
+			r.entries, r.lines = r.entries[:entries], r.lines[:lines]
+		default:
+			rest := segment.content[at.Offset:]
+			broken = wrong != nil || len(rest) > 0
+			r.asIs(rest)
 		}
 	}
-	r.seq, r.digest = c.seq(), c.previous
+	r.seq, r.digest = r.chain.seq(), r.chain.previous
+}
+
+// headProblem says how a damaged ledger, as far as it is in order, does not fit a head that was seen before; nil if it does, or none was.
+func (r *record) headProblem(pin *Pin) error {
+	if pin == nil {
+		return nil
+	}
+	if damage := r.chain.contains(pin.Seq, pin.Digest, r.chain.last); damage != nil {
+		return damage
+	}
+	return nil
+}
+
+// asIs adds what follows a damage.
+func (r *record) asIs(content []byte) {
+	if r.lines = append(r.lines, content...); len(content) > 0 && content[len(content)-1] != '\n' {
+		r.lines = append(r.lines, '\n')
+	}
+}
+
+// addHead adds a seal to the heads, unless its entry has a head.
+func (r *record) addHead(seal object) {
+	i, found := slices.BinarySearchFunc(r.heads, seal, func(a, b object) int { return cmp.Compare(a.name, b.name) })
+	if !found {
+		r.heads = slices.Insert(r.heads, i, seal)
+	}
 }
 
 // unnamed adds the items in the store that no entry names which is in order: the entries that do may be those that are lost.
@@ -206,7 +249,10 @@ ledger was put into it all the same:
   whatever follows them in the store. The first line that check 2 complains of
   is the first bad one, unless it is a head that does not fit.
 - segments/ has the objects that the ledger consists of in the store, unchanged.
-- heads/ has all heads, also those that are damaged or do not fit.
+  Each should end with the signed head of its last entry. One that does not is
+  not complete, and its entries do not count.
+- heads/ has all heads, also those that are damaged or do not fit, and, up to the
+  damage, those at the end of segments.
 - items/ also has items that no entry names which is in order.
 
 Entries before the damage are as good as in any other ledger, as far as there is

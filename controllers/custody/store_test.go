@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -75,7 +76,7 @@ func TestManyWritersOverADirectory(t *testing.T) {
 			for r := range rounds {
 				l, err := custody.Open(context.Background(), s, uid)
 				if err == nil {
-					_, err = l.Append(context.Background(), slices.Concat(someFacts(fmt.Sprintf("w%d-%d-", w, r), 1), someFacts(fmt.Sprintf("all-%d-", r), 2)), start)
+					_, err = l.Append(context.Background(), key, slices.Concat(someFacts(fmt.Sprintf("w%d-%d-", w, r), 1), someFacts(fmt.Sprintf("all-%d-", r), 2)), start)
 				}
 				if err == nil {
 					_, err = l.Sign(context.Background(), key, start)
@@ -101,11 +102,18 @@ func TestManyWritersOverADirectory(t *testing.T) {
 
 // Whatever one operation of the store does, the operator's next passes record every fact exactly once, in order, and what is exported is genuine.
 func TestEveryOperationOfTheStoreMayFail(t *testing.T) {
+	// What the entries of one of the segments take, which its seal follows.
+	var entries int64
+	for _, fact := range someFacts("a", 3) {
+		entries += int64(len(custody.AppendEntry(nil, &custody.Entry{Seq: 1, RecordedAt: start, Previous: "sha256:" + strings.Repeat("0", 64), Fact: fact}))) + 1
+	}
 	kinds := map[string]faulty.Fault{
 		"fails":              {Kind: faulty.Fail},
 		"answer lost":        {Kind: faulty.Lose},
 		"nothing kept":       {Kind: faulty.Truncate},
 		"cut off":            {Kind: faulty.Truncate, N: 700},
+		"seal cut off":       {Kind: faulty.Truncate, N: entries + 100},
+		"no seal":            {Kind: faulty.Truncate, N: entries},
 		"torn":               {Kind: faulty.Tear, N: 700},
 		"disk full":          {Kind: faulty.Full, N: 500},
 		"read-only":          {Kind: faulty.ReadOnly},
@@ -176,7 +184,7 @@ func pass(t *testing.T, s custody.Objects, key custody.Signer) bool {
 	var all []custody.Fact
 	for _, prefix := range []string{"a", "b", "c"} {
 		all = append(all, someFacts(prefix, 3)...)
-		if _, err := l.Append(t.Context(), all, start); err != nil {
+		if _, err := l.Append(t.Context(), key, all, start); err != nil {
 			if errors.Is(err, custody.ErrContended) {
 				t.Error(err)
 			}

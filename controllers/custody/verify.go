@@ -506,7 +506,7 @@ func (v *verifier) checkManifest() {
 	}
 	for _, name := range m.Ledger.Incomplete {
 		v.problem(damagef(Place{Object: ledgerFile, Offset: v.members[2].offset}, v.chain.seq()+1,
-			"the ledger is not complete: when the archive was made, the object %q was cut off, as a store leaves it that fails while it is written to, and no entry told of it yet", name))
+			"the ledger is not complete: when the archive was made, the object %q was cut off, as a store leaves it that fails while it is written to, or written by somebody else, and no entry told of it yet", name))
 	}
 	absent := map[string]string{}
 	for _, item := range v.inventory.items {

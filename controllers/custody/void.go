@@ -2,18 +2,19 @@ package custody
 
 import "fmt"
 
-// void is an object, or the end of one, that does not count because the store has cut it off while it was written: it ends within a line.
+// void is an object that does not count, because it is not complete: it ends within a line, or it is a segment without its seal. So the store leaves what it has cut off while it was written; and so is what somebody
+// else has put there who has no key.
 type void struct {
 	// name is that of the object, below the folder of the Incident.
 	name string
 	// digest and size are those of the whole object.
 	digest string
 	size   int
-	// lines is how many of its lines count.
-	lines int
-	// next is the number of the first entry that did not count, and at where it would have been.
-	next int64
-	at   Place
+	// lines is how many lines of a segment follow the ledger, and next the number of the first of them. at is where the segment ends, or where the line begins within which it does.
+	lines  int64
+	next   int64
+	at     Place
+	within bool
 	// noted says that an entry tells of it.
 	noted bool
 }
@@ -25,8 +26,23 @@ func (v *void) fact() Fact {
 		Actor:   Actor{Kind: ActorObservation, Name: "custody"},
 		Action:  ActionVoid,
 		Subject: Subject{Kind: "StoreObject", Name: v.name},
-		Detail:  fmt.Sprintf("the store has cut off this object: its first %d lines count, and what follows them of its %d bytes (SHA-256 %s) does not", v.lines, v.size, v.digest),
+		Detail:  fmt.Sprintf("this object is not complete and has no signature: the store has cut it off, or somebody else has written it; nothing in it counts. It has %d bytes (SHA-256 %s)", v.size, v.digest),
 	}
+}
+
+// cut is the number of the entry at the end of a segment that is not there.
+func (v *void) cut() int64 { return v.next + v.lines }
+
+// problem says what is wrong with a segment where something is missing.
+func (v *void) problem() string {
+	where := fmt.Sprintf("after entry %d, before its seal", v.cut()-1)
+	switch {
+	case v.within:
+		where = fmt.Sprintf("within entry %d or its seal", v.cut())
+	case v.lines == 0:
+		where = "before its first entry"
+	}
+	return fmt.Sprintf("this segment was cut off, so that nothing in it counts (or it was written by a version that did not seal segments): it ends %s", where)
 }
 
 // settleVoids finds the entries that tell of voids, and checks that these have not changed since.
@@ -39,7 +55,7 @@ func (l *Ledger) settleVoids() *DamageError {
 			continue
 		}
 		if l.entries[seq-1].Detail != want.Detail {
-			return damagef(Place{Object: l.key(v.name)}, seq, "it has changed since the ledger told that it was cut off: it has %d bytes now, with the SHA-256 %s", v.size, v.digest)
+			return damagef(Place{Object: l.key(v.name)}, seq, "it has changed since the ledger told that it does not count: it has %d bytes now, with the SHA-256 %s", v.size, v.digest)
 		}
 		v.noted = true
 	}

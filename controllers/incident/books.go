@@ -136,11 +136,11 @@ func (b *Books) write(ctx context.Context, k *book, e booking) error {
 	if err != nil {
 		return err
 	}
-	ledger, err := b.ledgerOf(ctx, k, st, e)
+	ledger, err := k.open(ctx, st, key, e)
 	if err != nil {
 		return fmt.Errorf("reading the ledger in %s: %w", st.URL(), err)
 	}
-	if _, err := ledger.Append(ctx, append(slices.Clone(e.facts), keyFact(key, b.Clock.Now())), b.Clock.Now()); err != nil {
+	if _, err := ledger.Append(ctx, key, append(slices.Clone(e.facts), keyFact(key, b.Clock.Now())), b.Clock.Now()); err != nil {
 		k.reopen()
 		return fmt.Errorf("writing the ledger in %s: %w", st.URL(), err)
 	}
@@ -161,24 +161,27 @@ func (b *Books) write(ctx context.Context, k *book, e booking) error {
 	return nil
 }
 
-// ledgerOf returns the ledger as it was last read, or reads it and looks whether it still has what status knows of it.
-func (b *Books) ledgerOf(ctx context.Context, k *book, st *store.Store, e booking) (*custody.Ledger, error) {
+// open returns the ledger as it was last read, or reads it. It has to have what status and this operator know of it, and what follows that has to be signed by the key that signs now or by one that has signed that:
+// after a change of keys, status may not have come to know everything that the older key has signed.
+func (k *book) open(ctx context.Context, st *store.Store, key custody.Signer, e booking) (*custody.Ledger, error) {
 	k.mu.Lock()
-	ledger := k.ledger
+	ledger, head := k.ledger, k.head
 	k.mu.Unlock()
 	if ledger != nil {
 		return ledger, nil
 	}
-	ledger, err := custody.Open(ctx, st, string(e.uid))
-	if err != nil {
-		return nil, err
-	}
-	if e.known != nil {
-		if err := ledger.Contains(e.known.Entries, e.known.Digest); err != nil {
-			return nil, err
+	keys := []string{custody.KeyID(key.PublicKey())}
+	var known *custody.Pin
+	for _, h := range []*v1alpha1.CustodyStatus{e.known, head} {
+		if h == nil {
+			continue
+		}
+		keys = append(keys, h.KeyID)
+		if known == nil || h.Entries > known.Seq {
+			known = &custody.Pin{Seq: h.Entries, Digest: h.Digest}
 		}
 	}
-	return ledger, nil
+	return custody.Open(ctx, st, string(e.uid), custody.TrustOnly(keys, known))
 }
 
 // keyFact tells, once for each key, which key signs from now on.

@@ -59,7 +59,11 @@ func sweeping(t *testing.T, c client.Client, digest string) *scope {
 	}
 	item := v1alpha1.EvidenceItem{ID: "x", Type: v1alpha1.EvidenceSurroundings, State: v1alpha1.EvidenceCollected, Digest: digest, Size: 1 << 20}
 	item.Location = custody.ItemKey("inc-uid", digest)
-	if _, err := ledger.Append(t.Context(), itemFacts(&item, now.Time), now.Time); err != nil {
+	key, err := custody.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ledger.Append(t.Context(), key, itemFacts(&item, now.Time), now.Time); err != nil {
 		t.Fatal(err)
 	}
 	s := contained()

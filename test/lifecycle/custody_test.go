@@ -3,6 +3,7 @@ package lifecycle
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"strings"
 	"time"
 
@@ -81,6 +82,48 @@ var _ = Describe("The custody ledger", func() {
 		Expect(err).NotTo(HaveOccurred())
 		Expect(keys).To(BeEmpty())
 		Expect(inc.Status.Custody).To(BeNil())
+	})
+})
+
+var _ = Describe("Lines that somebody else has written into the store", func() {
+	It("are not signed by the operator; the ledger counts as damaged, and nothing is lifted until they are gone", func(ctx SpecContext) {
+		shop := openShop(ctx)
+		declare(ctx, shop, "miner")
+		inc := await(ctx, shop, "miner", "contained with evidence", scenario.Is(v1alpha1.ConditionReady))
+		settle(ctx, inc)
+
+		By("writing as somebody does who has the credentials of the store, but not the key")
+		own, err := custody.GenerateKey()
+		Expect(err).NotTo(HaveOccurred())
+		ledger, err := custody.Open(ctx, evidenceStore(ctx), string(inc.UID))
+		Expect(err).NotTo(HaveOccurred())
+		before := ledger.Seq()
+		_, err = ledger.Append(ctx, own, []custody.Fact{{
+			ID: "forged", Actor: custody.Actor{Kind: custody.ActorPerson, Name: shop.ApproverName}, Action: "Approve", Subject: custody.Subject{Kind: "Incident"},
+		}}, time.Now())
+		Expect(err).NotTo(HaveOccurred())
+		forged, err := evidenceStore(ctx).Keys(ctx, fmt.Sprintf("incidents/%s/ledger/%012d-", inc.UID, before+1))
+		Expect(err).NotTo(HaveOccurred())
+		Expect(forged).To(HaveLen(1))
+
+		Expect(shop.SetGoal(ctx, "miner", v1alpha1.GoalClose)).To(Succeed())
+		Expect(shop.Approve(ctx, "miner", v1alpha1.CloseStage)).To(Succeed())
+		inc = await(ctx, shop, "miner", "damaged", scenario.HasReason(v1alpha1.ConditionCustody, v1alpha1.ReasonLedgerDamaged))
+		Expect(scenario.Conditions(inc)).To(ContainSubstring("signed by the key " + custody.KeyID(own.PublicKey()) + ", which is not the operator's"))
+		passes := looks.At(inc.Namespace, inc.Name) // it is tried again and again
+		Eventually(func() int { return looks.At(inc.Namespace, inc.Name) }).WithTimeout(scenario.Patience).Should(BeNumerically(">", passes+3))
+		inc, err = shop.Incident(ctx, "miner")
+		Expect(err).NotTo(HaveOccurred())
+		Expect(inc.Status.Custody.Entries).To(Equal(before))
+		Expect(inc.Status.Custody.KeyID).NotTo(Equal(custody.KeyID(own.PublicKey())))
+		Expect(ourPolicies(ctx, shop, inc)).NotTo(BeEmpty(), "nothing is lifted")
+
+		By("taking away what was written")
+		Expect(evidenceStore(ctx).Delete(ctx, forged[0])).To(Succeed())
+		inc = await(ctx, shop, "miner", "closed", closedIncident)
+		Expect(ledgerOf(ctx, inc.UID)).NotTo(ContainElement(HaveField("ID", "forged")))
+		_, err = verify(ctx, inc)
+		Expect(err).NotTo(HaveOccurred())
 	})
 })
 

@@ -221,7 +221,7 @@ func (o *exportOptions) tell(from *source, done *custody.Exported) error {
 	if p.err != nil {
 		return fmt.Errorf("writing the result: %w", p.err)
 	}
-	if warned := o.warn(done); warned {
+	if warned := o.warn(from, done); warned {
 		return exitCode(exitNotGood)
 	}
 	return nil
@@ -235,13 +235,17 @@ func removedText(removed int) string {
 }
 
 // warn says on the error output what is not as it should be, and whether verify will refuse the archive for it.
-func (o *exportOptions) warn(done *custody.Exported) (refused bool) {
+func (o *exportOptions) warn(from *source, done *custody.Exported) (refused bool) {
 	p := &printer{w: o.ErrOut}
 	if done.Damage != nil {
 		p.linef("WARNING: the ledger is damaged; what there is of it was exported, of which %d entries are in order before the damage: %v", done.Entries, done.Damage)
 	}
 	if done.HeadProblem != nil {
 		p.linef("WARNING: the ledger in the store is not the one that the Incident knows: %v", done.HeadProblem)
+	}
+	foreign := from.custody != nil && from.custody.KeyID != "" && done.KeyID != "" && done.KeyID != from.custody.KeyID
+	if foreign {
+		p.linef("WARNING: the end of the ledger is signed by the key %s, and the Incident knows the key %s. Unless the operator's key was just replaced, somebody else has written it.", done.KeyID, from.custody.KeyID)
 	}
 	const most = 20
 	for i, digest := range slices.Sorted(maps.Keys(done.Missing)) {
@@ -252,12 +256,12 @@ func (o *exportOptions) warn(done *custody.Exported) (refused bool) {
 		p.linef("WARNING: an item is missing: %s: %s", digest, done.Missing[digest])
 	}
 	for _, key := range done.Incomplete {
-		p.linef("WARNING: the ledger is not complete: %s was damaged when it was written. The operator writes what is missing on its next pass; export again then.", key)
+		p.linef("WARNING: the ledger is not complete: %s was cut off when it was written, or is somebody else's. The operator writes what is missing on its next pass; export again then.", key)
 	}
 	if done.Unsigned > 0 {
 		p.linef("The last %d entries are not signed yet.", done.Unsigned)
 	}
-	return done.Damage != nil || done.HeadProblem != nil || len(done.Missing)+len(done.Incomplete) > 0
+	return foreign || done.Damage != nil || done.HeadProblem != nil || len(done.Missing)+len(done.Incomplete) > 0
 }
 
 // verifyCommand is the command to verify an archive with everything that the Incident knows.

@@ -53,11 +53,11 @@ func evidenceStore(t *testing.T) (dir string, known *v1alpha1.CustodyStatus) {
 		}},
 		{ID: "seen", Actor: custody.Actor{Kind: custody.ActorObservation}, Action: "Contained=True", Subject: custody.Subject{Kind: "Incident"}},
 	}
-	if _, err := l.Append(t.Context(), facts, started); err != nil {
-		t.Fatal(err)
-	}
 	key, err := custody.GenerateKey()
 	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Append(t.Context(), key, facts, started); err != nil {
 		t.Fatal(err)
 	}
 	h, err := l.Sign(t.Context(), key, started)
@@ -412,6 +412,39 @@ func TestExportSaysWhenTheLedgerIsNotTheOneThatTheIncidentKnows(t *testing.T) {
 	got := run("", append([]string{"evidence", "export", "leak", "-o", filepath.Join(t.TempDir(), "leak.tar")}, cluster(t, anIncident(known))...)...)
 	if got.code != 1 || !strings.Contains(got.err, "WARNING: the ledger in the store is not the one that the Incident knows: ") || !strings.Contains(got.err, "its end was removed") {
 		t.Errorf("%+v", got)
+	}
+}
+
+// What somebody has written after the operator who can write to the store is exported as what it is.
+func TestExportSaysWhenSomebodyElseHasSigned(t *testing.T) {
+	dir, known := evidenceStore(t)
+	s, err := store.Open(t.Context(), "file://"+dir, store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Close() }()
+	own, err := custody.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := custody.Open(t.Context(), s, incidentUID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fact := custody.Fact{ID: "forged", Actor: custody.Actor{Kind: custody.ActorOperator}, Action: "Seen", Subject: custody.Subject{Kind: "Pod"}}
+	if _, err := l.Append(t.Context(), own, []custody.Fact{fact}, started); err != nil {
+		t.Fatal(err)
+	}
+	file, id := filepath.Join(t.TempDir(), "leak.tar"), custody.KeyID(own.PublicKey())
+	got := run("", append([]string{"evidence", "export", "leak", "-o", file}, cluster(t, anIncident(known))...)...)
+	if got.code != 1 || !strings.Contains(got.err, "WARNING: the end of the ledger is signed by the key "+id) {
+		t.Errorf("%+v", got)
+	}
+	got = run("", "evidence", "verify", file, "--key-id", known.KeyID)
+	for _, want := range []string{"the last head is signed by the key " + id, "Signed by the key " + known.KeyID + ": entries 1 to 2", "then by the key " + id + ": entry 3"} {
+		if got.code != 1 || !strings.Contains(got.out, want) {
+			t.Errorf("verify does not say %q: %+v", want, got)
+		}
 	}
 }
 
