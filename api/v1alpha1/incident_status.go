@@ -623,7 +623,7 @@ type CustodyStatus struct {
 }
 
 // Action is something that the operator does to an existing object.
-// +kubebuilder:validation:Enum=QuarantinePod;CarveOutPolicy;RestorePolicy;RetainSnapshot;DeleteSnapshot;LabelClaim;RestoreClaim;RemoveEvidence;RollBackImages;Scale;RestoreReplicas;PauseAutoscaler;ResumeAutoscaler;DeletePod;ReleasePod;ReleaseRevision;LiftQuarantine;HoldIncident;LetIncidentGo;RepairMeasure;UpdateList;ReleaseSnapshot;RemoveJob;RemoveCopy;TakeOverCopy
+// +kubebuilder:validation:Enum=QuarantinePod;CarveOutPolicy;RestorePolicy;RetainSnapshot;DeleteSnapshot;LabelClaim;RestoreClaim;RemoveEvidence;RollBackImages;HoldVolume;RebindVolume;ReplaceClaim;ReturnVolume;RetainClaims;ReturnRetention;Scale;RestoreReplicas;PauseAutoscaler;ResumeAutoscaler;DeletePod;ReleasePod;ReleaseRevision;LiftQuarantine;HoldIncident;LetIncidentGo;RepairMeasure;UpdateList;ReleaseSnapshot;RemoveJob;RemoveCopy;TakeOverCopy
 type Action string
 
 const (
@@ -645,6 +645,18 @@ const (
 	ActionRemoveEvidence Action = "RemoveEvidence"
 	// ActionRollBackImages changes a pod template to known-good images.
 	ActionRollBackImages Action = "RollBackImages"
+	// ActionHoldVolume sets the reclaim policy of a PersistentVolume to Retain and marks it with the Incident.
+	ActionHoldVolume Action = "HoldVolume"
+	// ActionRebindVolume reserves a PersistentVolume for a claim that it is not bound to.
+	ActionRebindVolume Action = "RebindVolume"
+	// ActionReplaceClaim deletes a PersistentVolumeClaim, which is created anew with another volume.
+	ActionReplaceClaim Action = "ReplaceClaim"
+	// ActionReturnVolume gives a PersistentVolume the reclaim policy that it had.
+	ActionReturnVolume Action = "ReturnVolume"
+	// ActionRetainClaims changes a StatefulSet's retention policy, so that scaling it down deletes no claim.
+	ActionRetainClaims Action = "RetainClaims"
+	// ActionReturnRetention takes that back.
+	ActionReturnRetention Action = "ReturnRetention"
 	// ActionScale changes the replicas of a workload.
 	ActionScale Action = "Scale"
 	// ActionRestoreReplicas gives a workload the replicas back that it had.
@@ -862,6 +874,10 @@ type StepStatus struct {
 	// +optional
 	FinishedAt metav1.Time `json:"finishedAt,omitempty,omitzero"`
 
+	// observedSince is when everything was released that a release step releases. It is observed from then on.
+	// +optional
+	ObservedSince metav1.Time `json:"observedSince,omitempty,omitzero"`
+
 	// records are what the step has seen of the objects that it changes.
 	// +optional
 	// +listType=atomic
@@ -899,6 +915,41 @@ type StepStatus struct {
 	Message string `json:"message,omitempty"`
 }
 
+// Relapse is a workload that was quarantined again after it had been released.
+type Relapse struct {
+	// workload is the workload. Its pods are quarantined, whatever images they run, until clearedAt.
+	// +required
+	Workload ObjectRef `json:"workload,omitempty,omitzero"`
+
+	// step is the release step that had released it.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Step string `json:"step,omitempty"`
+
+	// at is when that was decided.
+	// +required
+	At metav1.Time `json:"at,omitempty,omitzero"`
+
+	// why says what was observed.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=1024
+	Why string `json:"why,omitempty"`
+
+	// revisions are the ids of the revisions that are held because of it.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=128
+	Revisions []string `json:"revisions,omitempty"`
+
+	// clearedAt is when a person had the step retried, and with it the workload released once more.
+	// +optional
+	ClearedAt metav1.Time `json:"clearedAt,omitempty,omitzero"`
+}
+
 // RecoveryStatus is the execution of the recovery plan.
 type RecoveryStatus struct {
 	// planName is the name of the RecoveryPlan.
@@ -928,6 +979,12 @@ type RecoveryStatus struct {
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=512
 	Choices []StepChoice `json:"choices,omitempty"`
+
+	// relapses are the workloads that were quarantined again after they had been released.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=128
+	Relapses []Relapse `json:"relapses,omitempty"`
 
 	// steps are the steps in the order of the plan.
 	// +optional

@@ -162,8 +162,26 @@ const (
 
 // ReleaseStep lifts quarantine in the plan's namespace: from the compromised revisions of the workloads that this plan rolled back, and from
 // the refusal of their new Jobs. It waits until no pod of such a revision is left, except quarantined evidence. Jobs that a CronJob had started before stay
-// quarantined until the Incident is closed.
+// quarantined until the Incident is closed. Several release steps that depend on one another release workloads in waves.
+// +kubebuilder:validation:XValidation:rule="!has(self.conditions) || has(self.observeSeconds)",message="conditions are watched for observeSeconds: set it"
 type ReleaseStep struct {
+	// workloads are the workloads of this wave: it releases and observes these alone. They have to be rolled back by a step of the plan. If not set, all that the plan rolls back.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=16
+	Workloads []WorkloadRef `json:"workloads,omitempty"`
+
+	// observeSeconds is how long what was released is observed before the step succeeds, in seconds, 1 to 86400 (a day). Meanwhile its workloads are quarantined again, and the step fails, as soon as a
+	// condition is not true any more, or another Incident that was declared since names one of them. If not set, nothing is observed.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=86400
+	ObserveSeconds *int32 `json:"observeSeconds,omitempty"`
+
+	// conditions have to be true before anything is released, and stay true for observeSeconds after that.
+	// +optional
+	Conditions *VerifyStep `json:"conditions,omitempty,omitzero"`
+
 	// heldPods says what happens to pods that are still quarantined. "Keep" (default) leaves them, as evidence, until the Incident is
 	// closed. "Restore" gives them their labels back and releases the revisions of workloads that were not rolled back as well; use it
 	// for targets that turned out to be clean.
@@ -186,7 +204,7 @@ const (
 )
 
 // RecoveryStep is one step of a plan. Exactly one action is set.
-// +kubebuilder:validation:XValidation:rule="[has(self.rollBackImages), has(self.scale), has(self.runJob), has(self.verify), has(self.approve), has(self.release)].filter(x, x).size() == 1",message="a step has exactly one of rollBackImages, scale, runJob, verify, approve, release"
+// +kubebuilder:validation:XValidation:rule="[has(self.rollBackImages), has(self.restoreVolumes), has(self.scale), has(self.runJob), has(self.verify), has(self.approve), has(self.release)].filter(x, x).size() == 1",message="a step has exactly one of rollBackImages, restoreVolumes, scale, runJob, verify, approve, release"
 // +kubebuilder:validation:XValidation:rule="!has(self.dependsOn) || !(self.name in self.dependsOn)",message="a step cannot depend on itself"
 // +kubebuilder:validation:XValidation:rule="(!has(self.approve) && !has(self.release)) || self.onFailure == 'Halt'",message="approve and release steps have onFailure Halt: containment is never lifted without an approval, and what was released is not taken back"
 // +kubebuilder:validation:XValidation:rule="!(self.name in ['close', 'waive-gaps', 'remove-evidence'])",message="the names close, waive-gaps and remove-evidence are reserved: approvals of these steps approve closing the Incident, waiving evidence gaps and removing evidence"
@@ -229,6 +247,10 @@ type RecoveryStep struct {
 	// rollBackImages changes pod templates to the known-good images of spec.images.
 	// +optional
 	RollBackImages *RollBackImagesStep `json:"rollBackImages,omitempty,omitzero"`
+
+	// restoreVolumes gives claims volumes from before the incident.
+	// +optional
+	RestoreVolumes *RestoreVolumesStep `json:"restoreVolumes,omitempty,omitzero"`
 
 	// scale changes the replicas of workloads.
 	// +optional

@@ -46,6 +46,7 @@ func (s *scope) recordTargets() {
 		default:
 			s.next.Revisions = append(s.next.Revisions, r)
 		}
+		s.noteRelapsed(r)
 	}
 	s.forgetGonePods()
 	for _, p := range s.view.Pods {
@@ -81,7 +82,7 @@ func claimsOf(pod *corev1.Pod) []string {
 // recovered reports whether the recovery plan has already brought the workload back. What is rolled out after that is the application team's own.
 func (s *scope) recovered(workload v1alpha1.ObjectRef) bool {
 	rec := s.incident.Status.Recovery
-	if rec == nil {
+	if rec == nil || recovery.Relapsed(rec, workload) {
 		return false
 	}
 	for i, step := range rec.Plan.Steps {
@@ -191,7 +192,7 @@ func (s *scope) policyFailures() error {
 func (s *scope) desiredPolicies() []*networkingv1.NetworkPolicy {
 	return slices.DeleteFunc(s.policiesWith(s.open), func(p *networkingv1.NetworkPolicy) bool {
 		ref := policyRef(p)
-		return s.journal.Intended(v1alpha1.ActionLiftQuarantine, ref) || s.journal.Intended(v1alpha1.ActionReleaseRevision, ref)
+		return s.journal.Intended(v1alpha1.ActionLiftQuarantine, ref) || s.letGoing(v1alpha1.ActionReleaseRevision, ref, s.workloadOf(p))
 	})
 }
 
@@ -412,7 +413,7 @@ func (s *scope) quarantinePod(ctx context.Context, p *v1alpha1.PodStatus, pod *c
 		s.journal.Done(v1alpha1.ActionQuarantinePod, ref)
 		return s.repairPod(ctx, p, pod)
 	}
-	if s.journal.Intended(v1alpha1.ActionReleasePod, ref) || s.journal.Intended(v1alpha1.ActionDeletePod, ref) || !s.recorded(p) {
+	if s.letGoing(v1alpha1.ActionReleasePod, ref, p.Owner) || s.journal.Intended(v1alpha1.ActionDeletePod, ref) || !s.recorded(p) {
 		return nil
 	}
 	if p.Handling == v1alpha1.HandlingDetached || p.Handling == v1alpha1.HandlingAttached {
@@ -457,7 +458,7 @@ func (s *scope) repairPod(ctx context.Context, p *v1alpha1.PodStatus, pod *corev
 	if len(drift) == 0 {
 		s.journal.Done(v1alpha1.ActionRepairMeasure, ref)
 	}
-	if len(drift) == 0 || s.journal.Intended(v1alpha1.ActionReleasePod, ref) || s.journal.Intended(v1alpha1.ActionDeletePod, ref) || s.closing() {
+	if len(drift) == 0 || s.letGoing(v1alpha1.ActionReleasePod, ref, p.Owner) || s.journal.Intended(v1alpha1.ActionDeletePod, ref) || s.closing() {
 		return nil
 	}
 	what := strings.Join(drift, ", ") + "; it is put back"

@@ -159,6 +159,16 @@ func TestProtectAfterAnOutcomeThatWasNotRead(t *testing.T) {
 	}
 }
 
+// ledgerKey is a key of its own.
+func ledgerKey(t *testing.T) custody.Signer {
+	t.Helper()
+	key, err := custody.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
 // ledgerWith is a ledger, in memory, that has the facts.
 func ledgerWith(t *testing.T, facts []custody.Fact) *custody.Ledger {
 	t.Helper()
@@ -170,7 +180,7 @@ func ledgerWith(t *testing.T, facts []custody.Fact) *custody.Ledger {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := ledger.Append(t.Context(), facts, now.Time); err != nil {
+	if _, err := ledger.Append(t.Context(), ledgerKey(t), facts, now.Time); err != nil {
 		t.Fatal(err)
 	}
 	return ledger

@@ -174,7 +174,7 @@ func (s *scope) holding(ctx context.Context) ([]measure.HeldPod, []types.Namespa
 func (s *scope) toBeHeld(p *v1alpha1.PodStatus, pod *corev1.Pod) bool {
 	reason, _, no := isolation.NotEnforceable(pod)
 	untouchable := no && reason != isolation.ReasonSecondaryInterface
-	return !untouchable && !target.Ended(pod) && !measure.Holds(pod, s.incident.UID) && !s.journal.Intended(v1alpha1.ActionReleasePod, podRef(p))
+	return !untouchable && !target.Ended(pod) && !measure.Holds(pod, s.incident.UID) && !s.letGoing(v1alpha1.ActionReleasePod, podRef(p), p.Owner)
 }
 
 // kept says whether nobody may delete the pod. Replacements may go as they came, recovery lets controllers replace what is still theirs, and where no policy can isolate a pod, deleting it is

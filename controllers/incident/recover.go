@@ -6,15 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
 	"cofferdam.dev/cofferdam/controllers/approval"
+	"cofferdam.dev/cofferdam/controllers/isolation"
 	"cofferdam.dev/cofferdam/controllers/recovery"
 )
 
@@ -100,7 +102,7 @@ func (s *scope) beginRecovery(ctx context.Context) error {
 func (s *scope) execution(rec *v1alpha1.RecoveryStatus) *recovery.Execution {
 	x := &recovery.Execution{
 		Reader: s.Client, Writer: s, Journal: s.journal, Incident: s.incident, Plan: rec.Plan, PlanDigest: rec.PlanDigest, Choices: rec.Choices, Now: s.now,
-		Pods: s.next.Pods, Evidence: s.next.Evidence, All: s.view.All, Release: s.releaseStep,
+		Pods: s.next.Pods, Evidence: s.next.Evidence, All: s.view.All, Release: s.releaseStep, Leaks: s.leaksOf, Others: s.others, Relapse: s.relapse,
 		GapsWaived: s.next.GapDigest != "" && s.evidenceWait == "",
 	}
 	if !s.dryRun() {
@@ -118,6 +120,7 @@ func (s *scope) runSteps(ctx context.Context) error {
 	rec.Steps = recovery.Intervene(rec.Plan, rec.Steps, s.incident.Spec.Interventions, s.now)
 	x := s.execution(rec)
 	recovery.NoteApprovals(x)
+	recovery.NoteGone(x)
 	if ptr.Deref(s.incident.Spec.Recovery.Paused, false) {
 		s.planReason, s.planProblem = v1alpha1.ReasonPaused, cmp.Or(s.incident.Spec.Recovery.Reason, "spec.recovery.paused is true")
 		return nil
@@ -165,40 +168,6 @@ func (s *scope) lookAgainAtDeadline(status v1alpha1.StepStatus, step v1alpha1.Re
 	}
 }
 
-// releaseStep lifts quarantine as a release step of the plan asks.
-func (s *scope) releaseStep(ctx context.Context, step v1alpha1.ReleaseStep) (recovery.Outcome, error) {
-	restore := step.HeldPods == v1alpha1.HeldPodRestore
-	if restore {
-		waiting, err := s.releasePods(ctx, func(p *v1alpha1.PodStatus) bool { return p.Namespace == s.incident.Namespace }, false)
-		if err != nil || waiting != "" {
-			return recovery.Outcome{Message: waiting}, err
-		}
-	}
-	lifted := 0
-	for i := range s.next.Revisions {
-		r := &s.next.Revisions[i]
-		mine := r.Workload.Namespace == s.incident.Namespace
-		if !mine || !restore && !recovery.RolledBack(s.next.Recovery.Plan, r.Workload) {
-			continue
-		}
-		left := s.attachedPods(r)
-		switch {
-		case restore || len(left) == 0:
-		case r.Workload.Kind == string(v1alpha1.TargetCronJob):
-			// A Job that runs is not replaced by rolling its CronJob back: it stays quarantined.
-			continue
-		default:
-			return recovery.Outcome{Message: "waits until pods of the compromised revision are gone: " + strings.Join(left, ", ")}, nil
-		}
-		waiting, err := s.liftRevision(ctx, r)
-		if err != nil || waiting != "" {
-			return recovery.Outcome{Message: waiting}, err
-		}
-		lifted++
-	}
-	return recovery.Outcome{Done: true, Message: fmt.Sprintf("%d revisions released; %d pods stay quarantined until the Incident is closed", lifted, len(s.heldPods()))}, nil
-}
-
 // attachedPods are the quarantined pods of the revision that were not detached as evidence and still run.
 func (s *scope) attachedPods(r *v1alpha1.RevisionStatus) []string {
 	var out []string
@@ -209,5 +178,16 @@ func (s *scope) attachedPods(r *v1alpha1.RevisionStatus) []string {
 		}
 	}
 	slices.Sort(out)
+	return out
+}
+
+// leaksOf are the leaks of a pod that is about to be created, beside a deny policy that selects it.
+func (s *scope) leaksOf(pod *corev1.Pod, deny *networkingv1.NetworkPolicy) []string {
+	var out []string
+	s.Index.Read(func(set *isolation.Set, peers *isolation.Peers) {
+		for _, leak := range isolation.Evaluate(pod, set.With(isolation.ReadNetworkPolicy(deny)), nil, peers) {
+			out = append(out, leak.String())
+		}
+	})
 	return out
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -80,8 +81,13 @@ type Execution struct {
 	All      map[string]*corev1.Pod
 	// GapsWaived says that people have waived the evidence gaps there are: what could not be had holds nothing back any more.
 	GapsWaived bool
+	// Leaks says by which policies a pod that is about to be created could reach something, or be reached, when the deny policy is in force.
+	Leaks func(pod *corev1.Pod, deny *networkingv1.NetworkPolicy) []string
 	// Release lifts quarantine as a release step asks.
-	Release func(ctx context.Context, step v1alpha1.ReleaseStep) (Outcome, error)
+	Release func(ctx context.Context, step v1alpha1.RecoveryStep) (Outcome, error)
+	// Others are the other Incidents there are, and Relapse notes that a workload is quarantined again.
+	Others  func(ctx context.Context) ([]v1alpha1.Incident, error)
+	Relapse func(v1alpha1.Relapse)
 }
 
 // Action executes one kind of step. Run looks, does what comes next, and says what it waits for. It is idempotent and does not block.
@@ -185,6 +191,8 @@ func ActionFor(step v1alpha1.RecoveryStep) Action {
 	switch {
 	case step.RollBackImages != nil:
 		return rollBackImages{}
+	case step.RestoreVolumes != nil:
+		return restoreVolumes{}
 	case step.Scale != nil:
 		return scale{}
 	case step.RunJob != nil:
@@ -203,7 +211,7 @@ func ActionFor(step v1alpha1.RecoveryStep) Action {
 // proves nothing, since whoever can edit a template can write it.
 func RecoveredBy(inc *v1alpha1.Incident) target.Recovered {
 	return func(workload v1alpha1.ObjectRef, annotations map[string]string, spec *corev1.PodSpec) bool {
-		if inc.Status.Recovery == nil || annotations[v1alpha1.RecoveredByAnnotation] != string(inc.UID) {
+		if inc.Status.Recovery == nil || Relapsed(inc.Status.Recovery, workload) || annotations[v1alpha1.RecoveredByAnnotation] != string(inc.UID) {
 			return false
 		}
 		good := knownGood(inc.Status.Recovery.Plan, workload.Kind, workload.Name)

@@ -2,13 +2,124 @@ package recovery
 
 import (
 	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
 )
 
-// release lifts quarantine.
+// release lifts quarantine, and observes what comes of it.
 type release struct{}
 
 func (release) Run(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep) (Outcome, error) {
-	return x.Release(ctx, *step.Release)
+	status := x.Status(step.Name)
+	if status == nil || status.ObservedSince.IsZero() {
+		return let(ctx, x, step, status)
+	}
+	why, err := relapse(ctx, x, step, status.ObservedSince)
+	if err != nil {
+		return Outcome{}, err // what cannot be seen is neither good nor bad; the next pass looks again
+	}
+	if why != "" {
+		return x.quarantineAgain(step, why), nil
+	}
+	end := status.ObservedSince.Add(time.Duration(ptr.Deref(step.Release.ObserveSeconds, 0)) * time.Second)
+	if x.Now.Before(new(metav1.NewTime(end))) {
+		return waiting("released, and observed until %s", end.UTC().Format(time.RFC3339)), nil
+	}
+	return done("released, and observed for %d seconds", ptr.Deref(step.Release.ObserveSeconds, 0)), nil
+}
+
+// let releases, once the conditions are true, and begins to observe if the step says so.
+func let(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep, status *v1alpha1.StepStatus) (Outcome, error) {
+	if step.Release.Conditions != nil {
+		if out, err := lookAt(ctx, x, step.Release.Conditions); err != nil || !out.Done {
+			return out, err
+		}
+	}
+	out, err := x.Release(ctx, step)
+	if err != nil || !out.Done || step.Release.ObserveSeconds == nil || status == nil {
+		return out, err
+	}
+	status.ObservedSince = x.Now
+	return waiting("%s; what was released is observed now", out.Message), nil
+}
+
+// relapse says why what was released has to be quarantined again, or "".
+func relapse(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep, since metav1.Time) (string, error) {
+	if step.Release.Conditions != nil {
+		out, err := lookAt(ctx, x, step.Release.Conditions)
+		if err != nil {
+			return "", err
+		}
+		if !out.Done {
+			return "a condition is not true any more: " + strings.TrimPrefix(out.Message, "waits: "), nil
+		}
+	}
+	others, err := x.Others(ctx)
+	if err != nil {
+		return "", err
+	}
+	for _, other := range others {
+		if named := namedBy(&other, Wave(x.Plan, step), x.Incident.Namespace, since); named != "" {
+			return fmt.Sprintf("Incident %s/%s, declared since, names %s", other.Namespace, other.Name, named), nil
+		}
+	}
+	return "", nil
+}
+
+// namedBy is the workload of the wave that another Incident, declared at that time or later and in force, names as its target; or "".
+func namedBy(other *v1alpha1.Incident, wave []v1alpha1.WorkloadRef, namespace string, since metav1.Time) string {
+	if other.CreationTimestamp.Before(&since) || other.Spec.Mode != v1alpha1.ModeEnforce || !other.Status.ReleasedAt.IsZero() {
+		return ""
+	}
+	for _, t := range other.Status.Targets {
+		for _, w := range wave {
+			if string(t.Kind) == string(w.Kind) && t.Name == w.Name && t.Namespace == namespace {
+				return w.Name
+			}
+		}
+	}
+	return ""
+}
+
+// Wave are the workloads that a release step releases.
+func Wave(plan v1alpha1.RecoveryPlanSpec, step v1alpha1.RecoveryStep) []v1alpha1.WorkloadRef {
+	if len(step.Release.Workloads) > 0 {
+		return step.Release.Workloads
+	}
+	var out []v1alpha1.WorkloadRef
+	for _, s := range plan.Steps {
+		if s.RollBackImages != nil {
+			out = append(out, s.RollBackImages.Workloads...)
+		}
+	}
+	return out
+}
+
+// InWave reports whether the release step releases the workload.
+func InWave(plan v1alpha1.RecoveryPlanSpec, step v1alpha1.RecoveryStep, workload v1alpha1.ObjectRef) bool {
+	return slices.Contains(Wave(plan, step), v1alpha1.WorkloadRef{Kind: v1alpha1.RecoverableKind(workload.Kind), Name: workload.Name})
+}
+
+// quarantineAgain notes that the workloads of the wave are not what they were taken for. From the next pass on the current revisions of those that are targets are quarantined like compromised ones.
+func (x *Execution) quarantineAgain(step v1alpha1.RecoveryStep, why string) Outcome {
+	for _, w := range Wave(x.Plan, step) {
+		x.Relapse(v1alpha1.Relapse{
+			Workload: v1alpha1.ObjectRef{Kind: string(w.Kind), Namespace: x.Incident.Namespace, Name: w.Name}, Step: step.Name, At: x.Now, Why: why,
+		})
+	}
+	return failed("quarantined again: %s. Find out whether what came back is clean; if it is, have the step retried, which releases it once more; if not, declare another Incident with another plan", why)
+}
+
+// Relapsed reports whether the workload was quarantined again after its release.
+func Relapsed(rec *v1alpha1.RecoveryStatus, workload v1alpha1.ObjectRef) bool {
+	return rec != nil && slices.ContainsFunc(rec.Relapses, func(r v1alpha1.Relapse) bool {
+		return r.ClearedAt.IsZero() && r.Workload.Kind == workload.Kind && r.Workload.Namespace == workload.Namespace && r.Workload.Name == workload.Name
+	})
 }

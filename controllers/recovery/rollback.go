@@ -250,6 +250,15 @@ func DeletePod(ctx context.Context, x *Execution, ref v1alpha1.ObjectRef, why st
 	})
 }
 
+// NoteGone records of the pods that were to be deleted that they are gone.
+func NoteGone(x *Execution) {
+	for _, e := range x.Journal.Entries() {
+		if e.Action == v1alpha1.ActionDeletePod && x.All[e.Object.UID] == nil {
+			x.Journal.Done(e.Action, e.Object)
+		}
+	}
+}
+
 // complete reports whether every evidence item of the pod is collected, or waived, and there is at least one.
 func complete(items []v1alpha1.EvidenceItem, podUID string, gapsWaived bool) bool {
 	n := 0

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -19,6 +20,8 @@ type scale struct{}
 // scaled is what is recorded of a workload before it is scaled.
 type scaled struct {
 	Replicas int32 `json:"replicas"`
+	// WhenScaled is the retention policy of a StatefulSet's claims, if scaling down would have deleted them.
+	WhenScaled string `json:"whenScaled,omitempty"`
 }
 
 func (scale) Run(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep) (Outcome, error) {
@@ -64,6 +67,9 @@ func scaleToZero(ctx context.Context, x *Execution, step string, w *workload) (O
 	if paused, err := pauseKEDA(ctx, x, step, w); err != nil || !paused {
 		return waiting("%s: its KEDA ScaledObject is about to be paused", name), err
 	}
+	if retained, err := retainClaims(ctx, x, step, w); err != nil || !retained {
+		return waiting("%s: waits until scaling it down deletes no claim", name), err
+	}
 	if w.wanted > 0 || x.Recorded(step, w.ref) == nil {
 		return setReplicas(ctx, x, step, w, 0)
 	}
@@ -98,6 +104,9 @@ func scaleBack(ctx context.Context, x *Execution, w *workload, record *v1alpha1.
 	if resumed, err := resumeKEDA(ctx, x, w); err != nil || !resumed {
 		return waiting("%s: its KEDA ScaledObject is about to be resumed", name), err
 	}
+	if returned, err := returnRetention(ctx, x, w, was); err != nil || !returned {
+		return waiting("%s is about to have its retention policy for claims again", name), err
+	}
 	ready := int32(0)
 	for _, p := range workloadPods(x.All, w) {
 		if isReady(p) {
@@ -124,17 +133,29 @@ func recordedAnywhere(x *Execution, ref v1alpha1.ObjectRef) *v1alpha1.StepRecord
 }
 
 func setReplicas(ctx context.Context, x *Execution, step string, w *workload, replicas int32) (Outcome, error) {
-	data, err := json.Marshal(scaled{Replicas: w.wanted})
-	if err != nil {
-		return Outcome{}, fmt.Errorf("recording the replicas of %s %s: %w", w.ref.Kind, w.ref.Name, err)
+	if err := recordReplicas(x, step, w); err != nil {
+		return Outcome{}, err
 	}
 	out := waiting("%s %s is about to be scaled from %d to %d", w.ref.Kind, w.ref.Name, w.wanted, replicas)
-	x.Record(step, v1alpha1.StepRecord{Object: w.ref, ResourceVersion: w.object.GetResourceVersion(), Data: string(data)})
 	detail := fmt.Sprintf("scale from %d to %d", w.wanted, replicas)
 	if !x.Journal.IntendAnew(v1alpha1.ActionScale, w.ref, detail) {
 		return out, nil
 	}
 	return out, patchReplicas(ctx, x, w, replicas, detail)
+}
+
+// recordReplicas records what is needed to scale the workload back.
+func recordReplicas(x *Execution, step string, w *workload) error {
+	was := scaled{Replicas: w.wanted}
+	if deletesClaims(w) {
+		was.WhenScaled = string(appsv1.DeletePersistentVolumeClaimRetentionPolicyType)
+	}
+	data, err := json.Marshal(was)
+	if err != nil {
+		return fmt.Errorf("recording the replicas of %s %s: %w", w.ref.Kind, w.ref.Name, err)
+	}
+	x.Record(step, v1alpha1.StepRecord{Object: w.ref, ResourceVersion: w.object.GetResourceVersion(), Data: string(data)})
+	return nil
 }
 
 func restoreReplicas(ctx context.Context, x *Execution, w *workload, replicas int32) (Outcome, error) {

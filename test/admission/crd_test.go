@@ -136,7 +136,7 @@ var creations = []creation{
 		accepted: Plan(shop, "p", Verify("v", "v1", "ConfigMap", "s", "")),
 	},
 	{
-		message: "a step has exactly one of rollBackImages, scale, runJob, verify, approve, release",
+		message: "a step has exactly one of rollBackImages, restoreVolumes, scale, runJob, verify, approve, release",
 		refused: Plan(shop, "p", containmentv1alpha1.RecoveryStep{
 			Name: "a", Approve: Approve("a").Approve, Verify: Verify("a", "v1", "Pod", "x", "").Verify,
 		}),
@@ -183,9 +183,25 @@ var creations = []creation{
 		accepted: images(Plan(shop, "p", RollBack("r", web)), KnownGood("Deployment", "web", "app", GoodImage)),
 	},
 	{
+		message: "a workload of a release step is rolled back by no step of the plan",
+		refused: images(Plan(shop, "p", RollBack("r", web), Approve("a"), wave(containmentv1alpha1.WorkloadRef{Kind: "StatefulSet", Name: "web"})),
+			KnownGood("Deployment", "web", "app", GoodImage)),
+		accepted: images(Plan(shop, "p", RollBack("r", web), Approve("a"), wave(web)), KnownGood("Deployment", "web", "app", GoodImage)),
+	},
+	{
+		message:  "conditions are watched for observeSeconds",
+		refused:  Plan(shop, "p", Approve("a"), watched(0)),
+		accepted: Plan(shop, "p", Approve("a"), watched(60)),
+	},
+	{
 		message:  "the image of a job is pinned by digest",
 		refused:  Plan(shop, "p", RunJob("j", "registry.k8s.io/pause:3.10")),
 		accepted: Plan(shop, "p", RunJob("j", GoodImage)),
+	},
+	{
+		message:  "the image of a check is pinned by digest",
+		refused:  Plan(shop, "p", checked("registry.k8s.io/pause:3.10")),
+		accepted: Plan(shop, "p", checked(GoodImage), RestoreVolumes("unchecked", nil, "log-db-0")),
 	},
 	{
 		message: "from names fewer people than are required",
@@ -208,6 +224,27 @@ var creations = []creation{
 		accepted: images(Plan(shop, "p", Approve("a")),
 			KnownGood("Deployment", "web", "app", GoodImage, "sidecar", GoodImage), KnownGood("StatefulSet", "web", "app", GoodImage)),
 	},
+}
+
+func wave(workloads ...containmentv1alpha1.WorkloadRef) containmentv1alpha1.RecoveryStep {
+	step := Release("w", "a")
+	step.Release.Workloads = workloads
+	return step
+}
+
+func watched(seconds int32) containmentv1alpha1.RecoveryStep {
+	step := Release("w", "a")
+	step.Release.Conditions = Verify("v", "v1", "Pod", "x", "").Verify
+	if seconds > 0 {
+		step.Release.ObserveSeconds = &seconds
+	}
+	return step
+}
+
+func checked(image string) containmentv1alpha1.RecoveryStep {
+	step := RestoreVolumes("r", nil, "data-db-0")
+	step.RestoreVolumes.Check = &containmentv1alpha1.VolumeCheck{Image: image}
+	return step
 }
 
 func approveBy(required int32, from ...string) containmentv1alpha1.RecoveryStep {

@@ -279,7 +279,7 @@ var _ = Describe("Interventions", func() {
 })
 
 var _ = Describe("A recovery plan", func() {
-	It("may have 200 steps that depend on one another, and runs jobs only for those who may", func(ctx context.Context) {
+	It("may have 200 steps that depend on one another, and runs jobs and restores volumes only for those who may", func(ctx context.Context) {
 		steps := []containmentv1alpha1.RecoveryStep{Approve("step-0")}
 		for i := 1; i < 200; i++ {
 			steps = append(steps, Verify(fmt.Sprintf("step-%d", i), "v1", "Pod", "x", "", fmt.Sprintf("step-%d", i-1), "step-0"))
@@ -289,6 +289,9 @@ var _ = Describe("A recovery plan", func() {
 		Expect(author.Create(ctx, Plan(shop, "p", steps...), client.DryRunAll)).To(Succeed())
 		Expect(author.Create(ctx, Plan(shop, "p", RunJob("a", GoodImage)), client.DryRunAll)).To(refusedWith("takes the permission to create jobs.batch"))
 		Expect(chief.Create(ctx, Plan(shop, "p", RunJob("a", GoodImage)), client.DryRunAll)).To(Succeed())
+		Expect(author.Create(ctx, Plan(shop, "p", RestoreVolumes("a", nil, "data")), client.DryRunAll)).To(refusedWith("takes the permission to create and delete persistentvolumeclaims"))
+		Expect(author.Create(ctx, Plan(shop, "p", checked(GoodImage)), client.DryRunAll)).To(refusedWith("has a check takes the permission to create jobs.batch"))
+		Expect(chief.Create(ctx, Plan(shop, "p", checked(GoodImage)), client.DryRunAll)).To(Succeed())
 		steps[100].DependsOn = []string{"nobody"}
 		Expect(author.Create(ctx, Plan(shop, "p", steps...), client.DryRunAll)).To(refusedWith("step-100 depends on nobody"))
 	})

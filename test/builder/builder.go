@@ -71,6 +71,11 @@ func SuspectedAgo(ago time.Duration) func(*containmentv1alpha1.Incident) {
 	}
 }
 
+// SuspectedSince says when the incident may have begun.
+func SuspectedSince(since time.Time) func(*containmentv1alpha1.Incident) {
+	return func(i *containmentv1alpha1.Incident) { i.Spec.SuspectedSince = metav1.NewTime(since) }
+}
+
 // UsePolicy names the ContainmentPolicy of an Incident.
 func UsePolicy(name string) func(*containmentv1alpha1.Incident) {
 	return func(incident *containmentv1alpha1.Incident) {
@@ -163,6 +168,18 @@ func Scale(name, deployment string, to containmentv1alpha1.ScaleTo, dependsOn ..
 	return containmentv1alpha1.RecoveryStep{Name: name, DependsOn: dependsOn, Scale: &containmentv1alpha1.ScaleStep{
 		Workloads: []containmentv1alpha1.ScaledWorkload{{Kind: "Deployment", Name: deployment}}, To: to,
 	}}
+}
+
+// ScaleSet makes a step that scales a StatefulSet.
+func ScaleSet(name, set string, to containmentv1alpha1.ScaleTo, dependsOn ...string) containmentv1alpha1.RecoveryStep {
+	return containmentv1alpha1.RecoveryStep{Name: name, DependsOn: dependsOn, Scale: &containmentv1alpha1.ScaleStep{
+		Workloads: []containmentv1alpha1.ScaledWorkload{{Kind: "StatefulSet", Name: set}}, To: to,
+	}}
+}
+
+// RestoreVolumes makes a step that restores claims after the steps that it depends on.
+func RestoreVolumes(name string, dependsOn []string, claims ...string) containmentv1alpha1.RecoveryStep {
+	return containmentv1alpha1.RecoveryStep{Name: name, DependsOn: dependsOn, RestoreVolumes: &containmentv1alpha1.RestoreVolumesStep{Claims: claims}}
 }
 
 // Release makes a step that lifts quarantine and leaves everything at its default.

@@ -39,6 +39,11 @@ func (d *demo) openShop(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if d.snapshots {
+		if err := d.backUp(ctx); err != nil {
+			return err
+		}
+	}
 	if err := d.kubectl(ctx, platformEngineer, "get", "pods", "--label-columns=app"); err != nil {
 		return err
 	}

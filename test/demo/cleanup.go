@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	corev1 "k8s.io/api/core/v1"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -70,6 +71,26 @@ func (d *demo) letGo(ctx context.Context) error {
 		changed.Spec.DeletionPolicy = snapshotv1.VolumeSnapshotContentDelete
 		if err := d.admin.Patch(ctx, changed, client.MergeFrom(content)); err != nil {
 			return fmt.Errorf("let go of VolumeSnapshotContent %s: %w", content.Name, err)
+		}
+	}
+	return d.letVolumesGo(ctx)
+}
+
+// letVolumesGo lets the volumes of the demo, of which one is kept as evidence, go with their claims.
+func (d *demo) letVolumesGo(ctx context.Context) error {
+	var volumes corev1.PersistentVolumeList
+	if err := d.admin.List(ctx, &volumes); err != nil {
+		return fmt.Errorf("list PersistentVolumes: %w", err)
+	}
+	for i := range volumes.Items {
+		volume := &volumes.Items[i]
+		if volume.Spec.ClaimRef == nil || volume.Spec.ClaimRef.Namespace != namespace {
+			continue
+		}
+		changed := volume.DeepCopy()
+		changed.Spec.PersistentVolumeReclaimPolicy = corev1.PersistentVolumeReclaimDelete
+		if err := d.admin.Patch(ctx, changed, client.MergeFrom(volume)); err != nil {
+			return fmt.Errorf("let go of PersistentVolume %s: %w", volume.Name, err)
 		}
 	}
 	return nil

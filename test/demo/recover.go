@@ -15,16 +15,41 @@ import (
 	"cofferdam.dev/cofferdam/api/v1alpha1"
 )
 
-const approveStep = "sign-off"
+const (
+	agreeStep   = "agree"
+	approveStep = "sign-off"
+)
 
 // recover executes the plan.
 func (d *demo) recover(ctx context.Context) error {
-	_, given, err := d.shown(ctx, responder, "patch", "incident", incidentName, "--type=merge", "-p", `{"spec":{"goal":"Recover"}}`)
+	wish := `{"spec":{"goal":"Recover"}}`
+	if d.snapshots {
+		say("The responder has found out since when the attacker was in. Only what was snapshotted before that can be trusted.")
+		wish = fmt.Sprintf(`{"spec":{"goal":"Recover","suspectedSince":%q}}`, d.backedUp.UTC().Format(time.RFC3339))
+	}
+	_, given, err := d.shown(ctx, responder, "patch", "incident", incidentName, "--type=merge", "-p", wish)
 	if err != nil {
 		return err
 	}
+	approvals := "/spec/approvals"
+	if d.snapshots {
+		inc, err := d.await(ctx, "the plan asks for agreement", func(inc *v1alpha1.Incident) string {
+			if step(inc, agreeStep).State == v1alpha1.StepRunning {
+				return ""
+			}
+			return progress(inc)
+		})
+		if err != nil {
+			return err
+		}
+		blank()
+		if err := d.agree(ctx, inc); err != nil {
+			return err
+		}
+		approvals += "/-"
+	}
 	blank()
-	say("The quarantined db-0 holds the name that its replacement needs. It goes once its evidence is complete. Its controller has " +
+	say("The quarantined db-0 keeps the name that its replacement needs, and the volume in use. It goes once its evidence is complete. Its controller has " +
 		"tried in vain to replace it, ever more slowly, so that it may take some seconds to notice:")
 	seen := map[string]string{}
 	inc, err := d.await(ctx, "the plan asks for approval", func(inc *v1alpha1.Incident) string {
@@ -38,9 +63,9 @@ func (d *demo) recover(ctx context.Context) error {
 		return err
 	}
 	digest := inc.Status.Recovery.PlanDigest
-	err = d.refused(ctx, responder, "not approved by the one who declared it", approve(responder, approveStep, digest, "/spec/approvals")...)
+	err = d.refused(ctx, responder, "not approved by the one who declared it", approve(responder, approveStep, digest, approvals)...)
 	d.check("the declarer's own approval is refused", err)
-	if err := d.kubectl(ctx, approver, approve(approver, approveStep, digest, "/spec/approvals")...); err != nil {
+	if err := d.kubectl(ctx, approver, approve(approver, approveStep, digest, approvals)...); err != nil {
 		return err
 	}
 	blank()
@@ -57,6 +82,9 @@ func (d *demo) recover(ctx context.Context) error {
 	d.measure("from the command to recover until Recovered was True, approval included", time.Since(given))
 	if err := d.kubectl(ctx, responder, "get", "incident", incidentName); err != nil {
 		return err
+	}
+	if d.snapshots {
+		d.compareVolumes(ctx, inc)
 	}
 	return d.compareImages(ctx, inc)
 }

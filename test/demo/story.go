@@ -13,6 +13,9 @@ import (
 type story struct {
 	// snapshots says that volumes can be snapshotted on this cluster.
 	snapshots bool
+	// backedUp is the second after the backup of the database, and volumeBefore the volume that it had before anything happened.
+	backedUp     time.Time
+	volumeBefore *corev1.PersistentVolume
 	// before are the pods of the application before anything happened, by app.
 	before map[string][]corev1.Pod
 	// uid is the UID of the Incident.
@@ -42,7 +45,7 @@ func (d *demo) tell(ctx context.Context) error {
 		{"The platform engineer closes the leaks", d.closeLeaks},
 		{"What is kept as evidence, and what was left alone", d.inspectEvidence},
 		{"The owner of the namespace tries to undo the containment", d.tryToUndo},
-		{"Recover: known-good images, in order, looked at and approved", d.recover},
+		{"Recover: a volume from before the incident, known-good images, in order, looked at, approved, and released in waves", d.recover},
 		{"Close: the rest of the quarantine is lifted, the evidence stays", d.close},
 		{"The evidence is handed over: one file that can be checked without the cluster and without Cofferdam", d.handOver},
 		{"What happened when", d.lookBack},

@@ -77,6 +77,7 @@ var _ = DescribeTable("A crash of the operator between any two writes changes no
 	Entry("a false alarm: replacements refused, a policy of others carved out, two Incidents on one pod, everything given back", story{policy: lenient, tell: falseAlarm, writes: 25, at: toServer}),
 	Entry("evidence kept, and removed after an approved release", story{policy: removable, tell: kept, writes: 32, at: removing}),
 	Entry("evidence of every kind: tools, checkpoints, volumes taken together, all of it encrypted and then removed", story{policy: everything, tell: thorough, writes: 32, at: besides}),
+	Entry("a volume restored, given back, and restored again", story{policy: func(*v1alpha1.ContainmentPolicy) {}, tell: restored, writes: 25, at: ofVolumes}),
 )
 
 // crashEverywhere tells the story once for every gap between two writes, with a crash in that gap. It returns the writes at which the operator died.
@@ -177,6 +178,44 @@ func supervise(ctx context.Context, namespace string, faulty *Client) error {
 	}
 	<-ctx.Done()
 	return second.Stop()
+}
+
+// ofVolumes are the writes that exchange volumes, and those of the pods and workloads that stand in the way.
+func ofVolumes(w Write) bool {
+	return slices.ContainsFunc([]string{"PersistentVolume", "StatefulSet", "*v1.Pod"}, func(kind string) bool { return strings.Contains(w.Kind, kind) })
+}
+
+// restored gives the database a volume from before the incident, takes that back, and does it once more.
+func restored(ctx context.Context, shop *scenario.Shop) (*v1alpha1.Incident, error) {
+	plan := builder.Plan(shop.Namespace, "volumes",
+		builder.ScaleSet("stop", scenario.DB, v1alpha1.ScaleToZero), builder.RestoreVolumes("restore", []string{"stop"}, scenario.DBClaim), builder.Approve("look"),
+	)
+	if err := shop.Admin.Create(ctx, plan); err != nil {
+		return nil, err
+	}
+	since, err := shop.BackUp(ctx, "before")
+	if err != nil {
+		return nil, err
+	}
+	inc := builder.Incident(shop.Namespace, "miner", builder.Targets(builder.Target(v1alpha1.TargetStatefulSet, "", scenario.DB)), builder.UsePlan("volumes"), builder.SuspectedSince(since))
+	if err := shop.Responder.Create(ctx, inc); err != nil {
+		return nil, err
+	}
+	is := func(state v1alpha1.StepState) func(*v1alpha1.Incident) bool {
+		return func(inc *v1alpha1.Incident) bool {
+			return inc.Status.Recovery != nil && inc.Status.Recovery.Steps[1].State == state
+		}
+	}
+	return follow(ctx, shop, "miner", []turn{
+		{"contained with evidence", scenario.Is(v1alpha1.ConditionReady), func() error { return shop.SetGoal(ctx, "miner", v1alpha1.GoalRecover) }},
+		{"restored", is(v1alpha1.StepSucceeded), func() error { return shop.Intervene(ctx, "miner", "restore", v1alpha1.InterventionUndo) }},
+		{"undone", is(v1alpha1.StepUndone), func() error { return shop.Intervene(ctx, "miner", "restore", v1alpha1.InterventionRetry) }},
+		{"restored again", is(v1alpha1.StepSucceeded), func() error { return shop.SetGoal(ctx, "miner", v1alpha1.GoalClose) }},
+		{"waiting for approval", scenario.HasReason(v1alpha1.ConditionReleased, v1alpha1.ReasonWaitingForApproval), func() error {
+			return shop.Approve(ctx, "miner", v1alpha1.CloseStage)
+		}},
+		{"closed", closed, func() error { return nil }},
+	})
 }
 
 // removable lets evidence be removed with one approval.

@@ -31,7 +31,7 @@ func EndState(ctx context.Context, shop *scenario.Shop, inc *v1alpha1.Incident) 
 	add := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
 	describeStatus(inc, add)
 	for _, describe := range []func(context.Context, *scenario.Shop, *v1alpha1.Incident, func(string, ...any)) error{
-		describeWorkloads, describePods, describePolicies, describeSnapshots, describeRecords, describeStore,
+		describeWorkloads, describePods, describePolicies, describeVolumes, describeSnapshots, describeRecords, describeStore,
 	} {
 		if err := describe(ctx, shop, inc, add); err != nil {
 			return nil, err
@@ -146,6 +146,32 @@ func describePolicies(ctx context.Context, shop *scenario.Shop, inc *v1alpha1.In
 		return err
 	}
 	add("%d budgets, %d deny tiers", len(budgets.Items), len(tiers.Items))
+	return nil
+}
+
+// describeVolumes tells of every claim what its volume was made from, and of the volumes that no claim has what becomes of them. Those that the storage is about to remove are left out.
+func describeVolumes(ctx context.Context, shop *scenario.Shop, inc *v1alpha1.Incident, add func(string, ...any)) error {
+	var claims corev1.PersistentVolumeClaimList
+	if err := shop.Admin.List(ctx, &claims, client.InNamespace(shop.Namespace)); err != nil {
+		return err
+	}
+	var volumes corev1.PersistentVolumeList
+	if err := shop.Admin.List(ctx, &volumes); err != nil {
+		return err
+	}
+	for _, v := range volumes.Items {
+		ref := v.Spec.ClaimRef
+		if ref == nil || ref.Namespace != shop.Namespace || v.Status.Phase != corev1.VolumeBound && v.Spec.PersistentVolumeReclaimPolicy == corev1.PersistentVolumeReclaimDelete {
+			continue
+		}
+		made := "empty"
+		if v.Spec.CSI != nil && len(v.Spec.CSI.VolumeAttributes) > 0 {
+			made = "from a snapshot"
+		}
+		bound := slices.ContainsFunc(claims.Items, func(c corev1.PersistentVolumeClaim) bool { return c.UID == ref.UID && c.Spec.VolumeName == v.Name })
+		add("volume made %s for %s: %s, %s, bound both ways %t, ours %t", made, ref.Name, v.Status.Phase, v.Spec.PersistentVolumeReclaimPolicy, bound, v.Labels[v1alpha1.IncidentUIDLabel] == string(inc.UID))
+	}
+	add("%d claims", len(claims.Items))
 	return nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -19,6 +20,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/rest"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
@@ -40,6 +42,9 @@ const (
 	Clean    = "blog"
 	PlanName = "bring-back"
 )
+
+// DBClaim is the claim of the database.
+const DBClaim = "data-db-0"
 
 // Shop is one namespace with an application, and people with roles in it.
 type Shop struct {
@@ -180,6 +185,32 @@ func (s *Shop) WaitRunning(ctx context.Context) error {
 		}
 		return nil
 	})
+}
+
+// BackUp takes a snapshot of the database's volume, as somebody who backs up does, and returns, once it has come, the second after it was taken.
+func (s *Shop) BackUp(ctx context.Context, name string) (time.Time, error) {
+	snapshot := &snapshotv1.VolumeSnapshot{
+		ObjectMeta: metav1.ObjectMeta{Namespace: s.Namespace, Name: name},
+		Spec:       snapshotv1.VolumeSnapshotSpec{Source: snapshotv1.VolumeSnapshotSource{PersistentVolumeClaimName: new(DBClaim)}},
+	}
+	if err := s.Admin.Create(ctx, snapshot); err != nil {
+		return time.Time{}, err
+	}
+	var after time.Time
+	err := eventually(ctx, func(ctx context.Context) error {
+		if err := s.Admin.Get(ctx, client.ObjectKeyFromObject(snapshot), snapshot); err != nil {
+			return err
+		}
+		if snapshot.Status == nil || snapshot.Status.CreationTime == nil || !ptr.Deref(snapshot.Status.ReadyToUse, false) {
+			return fmt.Errorf("snapshot %s is not ready", name)
+		}
+		after = snapshot.Status.CreationTime.Add(time.Second).Truncate(time.Second)
+		if time.Now().Before(after.Add(time.Second)) {
+			return errors.New("the second after the snapshot has not come")
+		}
+		return nil
+	})
+	return after, err
 }
 
 // Incident reads an Incident.

@@ -167,3 +167,28 @@ func TestAddressesAreStableAndUnique(t *testing.T) {
 		t.Errorf("address %s was given out again at once", again)
 	}
 }
+
+func TestFinishes(t *testing.T) {
+	runs := func(policy corev1.RestartPolicy, command ...string) *corev1.Pod {
+		return newPod(func(pod *corev1.Pod) { pod.Spec.RestartPolicy = policy; pod.Spec.Containers[0].Command = command })
+	}
+	cases := map[string]struct {
+		pod  *corev1.Pod
+		ends bool
+		code int32
+	}{
+		"a program that is not known":          {pod: runs(corev1.RestartPolicyNever, "server")},
+		"the image's own":                      {pod: runs(corev1.RestartPolicyNever)},
+		"a brief one":                          {pod: runs(corev1.RestartPolicyNever, "test", "-d", "/volume"), ends: true},
+		"a brief one that fails":               {pod: runs(corev1.RestartPolicyNever, "false"), ends: true, code: 1},
+		"a brief one that is started for ever": {pod: runs(corev1.RestartPolicyAlways, "true")},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			_, ends := finishes(tc.pod)
+			if ends != tc.ends || ends && exitCode(tc.pod) != tc.code {
+				t.Errorf("ends %t with %d, want %t with %d", ends, exitCode(tc.pod), tc.ends, tc.code)
+			}
+		})
+	}
+}
