@@ -73,8 +73,8 @@ var _ = DescribeTable("A crash of the operator between any two writes changes no
 		Expect(kinds(fatal)).To(ContainElements(kinds(writes)))
 		fmt.Fprintf(GinkgoWriter, "%d crashes, each with the end state of an undisturbed run\n", len(fatal))
 	},
-	Entry("contained, recovered and closed", story{policy: func(*v1alpha1.ContainmentPolicy) {}, tell: recovered, writes: 35, at: toServer}),
-	Entry("a false alarm: replacements refused, a policy of others carved out, two Incidents on one pod, everything given back", story{policy: lenient, tell: falseAlarm, writes: 25, at: toServer}),
+	Entry("contained, recovered and closed", story{policy: func(*v1alpha1.ContainmentPolicy) {}, tell: recovered, writes: 45, at: toServer}),
+	Entry("a false alarm: replacements refused, a policy of others carved out, two Incidents on one pod, everything given back", story{policy: lenient, tell: falseAlarm, writes: 45, at: toServer}),
 	Entry("evidence kept, and removed after an approved release", story{policy: removable, tell: kept, writes: 32, at: removing}),
 	Entry("evidence of every kind: tools, checkpoints, volumes taken together, all of it encrypted and then removed", story{policy: everything, tell: thorough, writes: 32, at: besides}),
 	Entry("a volume restored, given back, and restored again", story{policy: func(*v1alpha1.ContainmentPolicy) {}, tell: restored, writes: 25, at: ofVolumes}),
