@@ -94,7 +94,7 @@ type RestoreVolumesStep struct {
 
 	// check is run on each new volume before anything is exchanged, without network. If one fails, nothing has changed.
 	// +optional
-	Check *VolumeCheck `json:"check,omitempty,omitzero"`
+	Check VolumeCheck `json:"check,omitempty,omitzero"`
 
 	// holdingPods says what happens to quarantined pods that keep a claim in use: Kubernetes deletes no claim that a pod still names. "DeletePod" (default) deletes such a pod once every evidence item of it is
 	// Collected; with a gap it waits. "Wait" always waits for a person to delete the pod.

@@ -163,7 +163,7 @@ const (
 // ReleaseStep lifts quarantine in the plan's namespace: from the compromised revisions of the workloads that this plan rolled back, and from
 // the refusal of their new Jobs. It waits until no pod of such a revision is left, except quarantined evidence. Jobs that a CronJob had started before stay
 // quarantined until the Incident is closed. Several release steps that depend on one another release workloads in waves.
-// +kubebuilder:validation:XValidation:rule="!has(self.conditions) || has(self.observeSeconds)",message="conditions are watched for observeSeconds: set it"
+// +kubebuilder:validation:XValidation:rule="!has(self.watched) || has(self.observeSeconds)",message="watched objects are observed for observeSeconds: set it"
 type ReleaseStep struct {
 	// workloads are the workloads of this wave: it releases and observes these alone. They have to be rolled back by a step of the plan. If not set, all that the plan rolls back.
 	// +optional
@@ -171,16 +171,16 @@ type ReleaseStep struct {
 	// +kubebuilder:validation:MaxItems=16
 	Workloads []WorkloadRef `json:"workloads,omitempty"`
 
-	// observeSeconds is how long what was released is observed before the step succeeds, in seconds, 1 to 86400 (a day). Meanwhile its workloads are quarantined again, and the step fails, as soon as a
-	// condition is not true any more, or another Incident that was declared since names one of them. If not set, nothing is observed.
+	// observeSeconds is how long what was released is observed before the step succeeds, in seconds, 1 to 86400 (a day). Meanwhile its workloads are quarantined again, and the step fails, as soon as one
+	// of the watched objects is not healthy any more, or another Incident that was declared since names one of them. If not set, nothing is observed.
 	// +optional
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=86400
-	ObserveSeconds *int32 `json:"observeSeconds,omitempty"`
+	ObserveSeconds int32 `json:"observeSeconds,omitempty"`
 
-	// conditions have to be true before anything is released, and stay true for observeSeconds after that.
+	// watched are objects that have to be healthy before anything is released, and stay so for observeSeconds after that.
 	// +optional
-	Conditions *VerifyStep `json:"conditions,omitempty,omitzero"`
+	Watched VerifyStep `json:"watched,omitempty,omitzero"`
 
 	// heldPods says what happens to pods that are still quarantined. "Keep" (default) leaves them, as evidence, until the Incident is
 	// closed. "Restore" gives them their labels back and releases the revisions of workloads that were not rolled back as well; use it

@@ -105,58 +105,63 @@ func strangers() map[string]writtenByAStranger {
 // Whoever can write to the store, and has no key, adds nothing to the ledger: neither when the operator opens it, nor while the operator has it open. What he writes is void, and told of, or damage.
 func TestWhatAStrangerWritesIsNotTakenForTheOperators(t *testing.T) {
 	for name, tc := range strangers() {
-		t.Run(name, func(t *testing.T) {
-			key, own, m := newKey(t), newKey(t), newMemory()
-			l, err := openTrusting(t, m, nil, key)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, err := l.Append(t.Context(), key, facts("a", 3), start); err != nil {
-				t.Fatal(err)
-			}
-			sign(t, l, key)
-			known := pinned(l)
-			tc.write(t, m, l, own)
-
-			_, err = l.Append(t.Context(), key, []Fact{fact("b")}, start)
-			if l.Has("x1") || slices.Contains(ids(l), "x1") {
-				t.Error("what the stranger has written is in the ledger of the operator that is running")
-			}
-			if !tc.void {
-				if err == nil {
-					t.Error("the operator has written on")
-				}
-				if _, err := l.Sign(t.Context(), key, start); err == nil {
-					t.Error("the operator has signed")
-				}
-			} else if err != nil {
-				t.Fatal(err)
-			}
-
-			again, err := openTrusting(t, m, known, key)
-			if !tc.void {
-				checkPosition(t, err, tc.want)
-				return
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			sign(t, again, key)
-			if diff := cmp.Diff([]string{"a1", "a2", "a3", "void/ledger/000000000004-00.jsonl", "b"}, ids(again)); diff != "" {
-				t.Error(diff)
-			}
-		})
+		t.Run(name, func(t *testing.T) { tc.check(t) })
 	}
+}
+
+func (tc writtenByAStranger) check(t *testing.T) {
+	t.Helper()
+	key, own, m := newKey(t), newKey(t), newMemory()
+	l, err := openTrusting(t, m, nil, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Append(t.Context(), key, facts("a", 3), start); err != nil {
+		t.Fatal(err)
+	}
+	sign(t, l, key)
+	known := pinned(l)
+	tc.write(t, m, l, own)
+
+	_, err = l.Append(t.Context(), key, []Fact{fact("b")}, start)
+	if l.Has("x1") || slices.Contains(ids(l), "x1") {
+		t.Error("what the stranger has written is in the ledger of the operator that is running")
+	}
+	if !tc.void {
+		if err == nil {
+			t.Error("the operator has written on")
+		}
+		if _, err := l.Sign(t.Context(), key, start); err == nil {
+			t.Error("the operator has signed")
+		}
+	} else if err != nil {
+		t.Fatal(err)
+	}
+
+	again, err := openTrusting(t, m, known, key)
+	if !tc.void {
+		checkPosition(t, err, tc.want)
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	sign(t, again, key)
+	if diff := cmp.Diff([]string{"a1", "a2", "a3", "void/ledger/000000000004-00.jsonl", "b"}, ids(again)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+type strangersHead struct {
+	// known is how many entries status knows, and by how many the ledger has grown since.
+	known, more int
+	// running says that the operator has read the ledger before the head was there.
+	running bool
 }
 
 // A head by another key is never returned, whether the entry is one that status knows or not.
 func TestAStrangersHeadIsNotTakenForTheOperators(t *testing.T) {
-	cases := map[string]struct {
-		// known is how many entries status knows, and by how many the ledger has grown since.
-		known, more int
-		// running says that the operator has read the ledger before the head was there.
-		running bool
-	}{
+	cases := map[string]strangersHead{
 		"of an entry that status does not know":          {3, 2, false},
 		"of an entry that nobody knows":                  {0, 3, false},
 		"of the entry that status knows":                 {3, 0, false},
@@ -164,46 +169,49 @@ func TestAStrangersHeadIsNotTakenForTheOperators(t *testing.T) {
 		"under the hands of the operator, in the status": {3, 0, true},
 	}
 	for name, tc := range cases {
-		t.Run(name, func(t *testing.T) {
-			key, own, m := newKey(t), newKey(t), newMemory()
-			l := open(t, m)
-			var known *Pin
-			for i, n := range []int{tc.known, tc.more} {
-				if _, err := l.Append(t.Context(), key, facts([]string{"a", "b"}[i], n), start); err != nil {
-					t.Fatal(err)
-				}
-				if i == 0 && n > 0 {
-					known = pinned(l)
-				}
-			}
-			plant := func() {
-				h, err := l.newHead(t.Context(), own, l.Seq(), l.Digest(), start)
-				if err != nil {
-					t.Fatal(err)
-				}
-				m.objects[folder(uid)+headName(l.Seq())] = h.encode()
-			}
-			if !tc.running {
-				plant()
-			}
-			fresh, err := openTrusting(t, m, known, key)
-			if tc.running {
-				plant()
-			}
-			if err == nil {
-				var h Head
-				if h, err = fresh.Sign(t.Context(), key, start); err == nil {
-					t.Errorf("the head is %+v", h)
-				}
-			}
-			if tc.running { // what was there when it was written is damage when it is read again
-				if fresh, err = openTrusting(t, m, known, key); err == nil {
-					_, err = fresh.Sign(t.Context(), key, start)
-				}
-			}
-			checkPosition(t, err, position{folder(uid) + headName(l.Seq()), 0, l.Seq(), "this head is signed by the key " + KeyID(own.PublicKey()) + ", which is not the operator's"})
-		})
+		t.Run(name, func(t *testing.T) { tc.check(t) })
 	}
+}
+
+func (tc strangersHead) check(t *testing.T) {
+	t.Helper()
+	key, own, m := newKey(t), newKey(t), newMemory()
+	l := open(t, m)
+	var known *Pin
+	for i, n := range []int{tc.known, tc.more} {
+		if _, err := l.Append(t.Context(), key, facts([]string{"a", "b"}[i], n), start); err != nil {
+			t.Fatal(err)
+		}
+		if i == 0 && n > 0 {
+			known = pinned(l)
+		}
+	}
+	plant := func() {
+		h, err := l.newHead(t.Context(), own, l.Seq(), l.Digest(), start)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.objects[folder(uid)+headName(l.Seq())] = h.encode()
+	}
+	if !tc.running {
+		plant()
+	}
+	fresh, err := openTrusting(t, m, known, key)
+	if tc.running {
+		plant()
+	}
+	if err == nil {
+		var h Head
+		if h, err = fresh.Sign(t.Context(), key, start); err == nil {
+			t.Errorf("the head is %+v", h)
+		}
+	}
+	if tc.running { // what was there when it was written is damage when it is read again
+		if fresh, err = openTrusting(t, m, known, key); err == nil {
+			_, err = fresh.Sign(t.Context(), key, start)
+		}
+	}
+	checkPosition(t, err, position{folder(uid) + headName(l.Seq()), 0, l.Seq(), "this head is signed by the key " + KeyID(own.PublicKey()) + ", which is not the operator's"})
 }
 
 // What status vouches for may be signed by whomever, what follows may not.

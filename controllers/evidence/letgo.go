@@ -56,7 +56,8 @@ func (g *groups) noteReleases(ctx context.Context, open []v1alpha1.ObjectRef) er
 	for _, ref := range open {
 		key := client.ObjectKey{Namespace: ref.Namespace, Name: ref.Name}
 		var obj client.Object = &snapshotv1.VolumeSnapshot{}
-		found, err := true, error(nil)
+		found := true
+		var err error
 		if ref.Kind == snapshotKind {
 			found, err = g.find(ctx, key, obj)
 		} else if obj, err = g.get(ctx, ref.Kind, key); apimeta.IsNoMatchError(err) || apierrors.IsNotFound(err) {

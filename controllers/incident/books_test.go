@@ -132,13 +132,15 @@ func (c *clerk) strangerAppends(t *testing.T) (*custody.Ledger, custody.Signer) 
 
 func sealOf(segment []byte) []byte { return segment[bytes.LastIndex(segment, []byte(`{"format"`)):] }
 
+type strangerAtTheBooks struct {
+	write func(t *testing.T, c *clerk)
+	want  string // of the condition; empty where what was written is only told of
+}
+
 // Whoever can write to the store adds nothing that the operator signs, and the condition Custody says that the ledger is damaged.
 func TestBooksRefuseWhatAStrangerWrites(t *testing.T) {
 	const third = "ledger/000000000003-00.jsonl" // the first segment has a fact and the key
-	cases := map[string]struct {
-		write func(t *testing.T, c *clerk)
-		want  string // of the condition; empty where what was written is only told of
-	}{
+	cases := map[string]strangerAtTheBooks{
 		"lines sealed by his own key": {func(t *testing.T, c *clerk) { c.strangerAppends(t) }, "the entries from 3 to 3 are signed by the key"},
 		"lines and a head by his own key": {func(t *testing.T, c *clerk) {
 			ledger, own := c.strangerAppends(t)
@@ -171,41 +173,44 @@ func TestBooksRefuseWhatAStrangerWrites(t *testing.T) {
 	}
 	for name, tc := range cases {
 		for _, restarted := range []bool{false, true} {
-			t.Run(name+map[bool]string{true: ", after a restart"}[restarted], func(t *testing.T) {
-				c, k := newClerk(t), &book{}
-				if err := c.record(t.Context(), k, "a"); err != nil {
-					t.Fatal(err)
-				}
-				tc.write(t, c)
-				before, signed := c.segments(t), c.status
-				if restarted {
-					k = &book{}
-				}
-				if tc.want == "" {
-					if err := c.record(t.Context(), k, "b"); err != nil {
-						t.Fatal(err)
-					}
-					if diff := cmp.Diff([]string{"a", "void/" + third, "b"}, c.recorded(t)); diff != "" {
-						t.Error(diff)
-					}
-					return
-				}
-				// The operator that is running sees first that somebody else has written, and reads the ledger anew.
-				for range 2 {
-					_ = c.record(t.Context(), k, "b")
-				}
-				checkDamaged(t, k, tc.want)
-				if k.has("stranger") {
-					t.Error("the operator takes what the stranger has written for its ledger")
-				}
-				if diff := cmp.Diff(signed, c.status); diff != "" {
-					t.Errorf("the operator has signed:\n%s", diff)
-				}
-				if diff := cmp.Diff(before, c.segments(t)); diff != "" {
-					t.Errorf("the operator has written:\n%s", diff)
-				}
-			})
+			t.Run(name+map[bool]string{true: ", after a restart"}[restarted], func(t *testing.T) { tc.check(t, third, restarted) })
 		}
+	}
+}
+
+func (tc strangerAtTheBooks) check(t *testing.T, third string, restarted bool) {
+	t.Helper()
+	c, k := newClerk(t), &book{}
+	if err := c.record(t.Context(), k, "a"); err != nil {
+		t.Fatal(err)
+	}
+	tc.write(t, c)
+	before, signed := c.segments(t), c.status
+	if restarted {
+		k = &book{}
+	}
+	if tc.want == "" {
+		if err := c.record(t.Context(), k, "b"); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff([]string{"a", "void/" + third, "b"}, c.recorded(t)); diff != "" {
+			t.Error(diff)
+		}
+		return
+	}
+	// The operator that is running sees first that somebody else has written, and reads the ledger anew.
+	for range 2 {
+		_ = c.record(t.Context(), k, "b")
+	}
+	checkDamaged(t, k, tc.want)
+	if k.has("stranger") {
+		t.Error("the operator takes what the stranger has written for its ledger")
+	}
+	if diff := cmp.Diff(signed, c.status); diff != "" {
+		t.Errorf("the operator has signed:\n%s", diff)
+	}
+	if diff := cmp.Diff(before, c.segments(t)); diff != "" {
+		t.Errorf("the operator has written:\n%s", diff)
 	}
 }
 

@@ -253,7 +253,7 @@ func TestLeaveOutEntries(t *testing.T) {
 
 // fieldsOf is the entry of a field manager.
 func fieldsOf(manager, fields string, at time.Time) metav1.ManagedFieldsEntry {
-	return metav1.ManagedFieldsEntry{Manager: manager, Time: new(metav1.NewTime(at)), FieldsV1: &metav1.FieldsV1{Raw: []byte(fields)}}
+	return metav1.ManagedFieldsEntry{Manager: manager, Time: new(metav1.NewTime(at)), FieldsV1: metav1.NewFieldsV1(fields)}
 }
 
 func TestNoteRecoveryTurn(t *testing.T) {

@@ -54,7 +54,7 @@ func owns(e metav1.ManagedFieldsEntry, path []string) bool {
 	if e.FieldsV1 == nil {
 		return false
 	}
-	raw := json.RawMessage(e.FieldsV1.Raw)
+	raw := json.RawMessage(e.FieldsV1.GetRawBytes())
 	for _, field := range path {
 		var fields map[string]json.RawMessage
 		if json.Unmarshal(raw, &fields) != nil || fields[field] == nil {

@@ -187,6 +187,13 @@ func entries(n int, open ...int) []v1alpha1.JournalEntry {
 	return out
 }
 
+type leavingOut struct {
+	persisted []v1alpha1.JournalEntry
+	may       func(v1alpha1.JournalEntry) bool
+	want      int64
+	oldest    int64
+}
+
 func TestLeaveOut(t *testing.T) {
 	const limit = v1alpha1.MaxJournal - Room
 	all := func(v1alpha1.JournalEntry) bool { return true }
@@ -194,12 +201,7 @@ func TestLeaveOut(t *testing.T) {
 	for i := range long {
 		long[i].Detail = strings.Repeat("x", 1024)
 	}
-	cases := map[string]struct {
-		persisted []v1alpha1.JournalEntry
-		may       func(v1alpha1.JournalEntry) bool
-		want      int64
-		oldest    int64
-	}{
+	cases := map[string]leavingOut{
 		"empty":                       {may: all},
 		"as many as there may be":     {persisted: entries(limit), may: all, oldest: 1},
 		"the oldest ones":             {persisted: entries(limit + 7), may: all, want: 7, oldest: 8},
@@ -211,38 +213,41 @@ func TestLeaveOut(t *testing.T) {
 		"few, but large all the same": {persisted: long, may: all, want: 1394, oldest: 1395},
 	}
 	for name, tc := range cases {
-		t.Run(name, func(t *testing.T) {
-			before := slices.Clone(tc.persisted)
-			j := New(tc.persisted, later, false)
-			if got := j.LeaveOut(tc.may); got != tc.want {
-				t.Errorf("LeaveOut() = %d, want %d", got, tc.want)
-			}
-			if got := j.LeaveOut(tc.may); got != 0 {
-				t.Errorf("LeaveOut() once more = %d, want 0", got)
-			}
-			if diff := cmp.Diff(before, tc.persisted); diff != "" {
-				t.Errorf("the persisted entries have changed:\n%s", diff)
-			}
-			left := j.Entries()
-			if len(left) != len(tc.persisted)-int(tc.want) {
-				t.Fatalf("%d entries are left", len(left))
-			}
-			if len(left) == 0 {
-				return
-			}
-			if left[0].Number != tc.oldest {
-				t.Errorf("the oldest entry is number %d, want %d", left[0].Number, tc.oldest)
-			}
-			for _, e := range before {
-				if e.State == v1alpha1.JournalIntended && !j.Intend(e.Action, e.Object, "") {
-					t.Errorf("entry %d, which is open, was left out, or is not durable any more", e.Number)
-				}
-			}
-			j.Intend(v1alpha1.ActionDeletePod, pod, "")
-			if got, want := left[len(left)-1].Number+1, j.Entries()[len(left)].Number; got != want {
-				t.Errorf("the next entry has number %d, want %d", got, want)
-			}
-		})
+		t.Run(name, func(t *testing.T) { tc.check(t) })
+	}
+}
+
+func (tc leavingOut) check(t *testing.T) {
+	t.Helper()
+	before := slices.Clone(tc.persisted)
+	j := New(tc.persisted, later, false)
+	if got := j.LeaveOut(tc.may); got != tc.want {
+		t.Errorf("LeaveOut() = %d, want %d", got, tc.want)
+	}
+	if got := j.LeaveOut(tc.may); got != 0 {
+		t.Errorf("LeaveOut() once more = %d, want 0", got)
+	}
+	if diff := cmp.Diff(before, tc.persisted); diff != "" {
+		t.Errorf("the persisted entries have changed:\n%s", diff)
+	}
+	left := j.Entries()
+	if len(left) != len(tc.persisted)-int(tc.want) {
+		t.Fatalf("%d entries are left", len(left))
+	}
+	if len(left) == 0 {
+		return
+	}
+	if left[0].Number != tc.oldest {
+		t.Errorf("the oldest entry is number %d, want %d", left[0].Number, tc.oldest)
+	}
+	for _, e := range before {
+		if e.State == v1alpha1.JournalIntended && !j.Intend(e.Action, e.Object, "") {
+			t.Errorf("entry %d, which is open, was left out, or is not durable any more", e.Number)
+		}
+	}
+	j.Intend(v1alpha1.ActionDeletePod, pod, "")
+	if got, want := left[len(left)-1].Number+1, j.Entries()[len(left)].Number; got != want {
+		t.Errorf("the next entry has number %d, want %d", got, want)
 	}
 }
 

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/ptr"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
 )
@@ -28,22 +27,22 @@ func (release) Run(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep
 	if why != "" {
 		return x.quarantineAgain(step, why), nil
 	}
-	end := status.ObservedSince.Add(time.Duration(ptr.Deref(step.Release.ObserveSeconds, 0)) * time.Second)
+	end := status.ObservedSince.Add(time.Duration(step.Release.ObserveSeconds) * time.Second)
 	if x.Now.Before(new(metav1.NewTime(end))) {
 		return waiting("released, and observed until %s", end.UTC().Format(time.RFC3339)), nil
 	}
-	return done("released, and observed for %d seconds", ptr.Deref(step.Release.ObserveSeconds, 0)), nil
+	return done("released, and observed for %d seconds", step.Release.ObserveSeconds), nil
 }
 
-// let releases, once the conditions are true, and begins to observe if the step says so.
+// let releases, once what is watched is healthy, and begins to observe if the step says so.
 func let(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep, status *v1alpha1.StepStatus) (Outcome, error) {
-	if step.Release.Conditions != nil {
-		if out, err := lookAt(ctx, x, step.Release.Conditions); err != nil || !out.Done {
+	if len(step.Release.Watched.Objects) > 0 {
+		if out, err := lookAt(ctx, x, &step.Release.Watched); err != nil || !out.Done {
 			return out, err
 		}
 	}
 	out, err := x.Release(ctx, step)
-	if err != nil || !out.Done || step.Release.ObserveSeconds == nil || status == nil {
+	if err != nil || !out.Done || step.Release.ObserveSeconds == 0 || status == nil {
 		return out, err
 	}
 	status.ObservedSince = x.Now
@@ -52,13 +51,13 @@ func let(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep, status *
 
 // relapse says why what was released has to be quarantined again, or "".
 func relapse(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep, since metav1.Time) (string, error) {
-	if step.Release.Conditions != nil {
-		out, err := lookAt(ctx, x, step.Release.Conditions)
+	if len(step.Release.Watched.Objects) > 0 {
+		out, err := lookAt(ctx, x, &step.Release.Watched)
 		if err != nil {
 			return "", err
 		}
 		if !out.Done {
-			return "a condition is not true any more: " + strings.TrimPrefix(out.Message, "waits: "), nil
+			return "what is watched is not healthy any more: " + strings.TrimPrefix(out.Message, "waits: "), nil
 		}
 	}
 	others, err := x.Others(ctx)

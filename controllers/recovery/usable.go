@@ -21,7 +21,11 @@ func Unusable(plan v1alpha1.RecoveryPlanSpec) (reason, why string) {
 		return v1alpha1.ReasonUnsoundSteps, why
 	}
 	for _, step := range plan.Steps {
-		for _, looks := range []*v1alpha1.VerifyStep{step.Verify, step.Gate} {
+		looksAt := []*v1alpha1.VerifyStep{step.Verify, step.Gate}
+		if step.Release != nil {
+			looksAt = append(looksAt, &step.Release.Watched)
+		}
+		for _, looks := range looksAt {
 			if err := compileAll(looks); err != nil {
 				return v1alpha1.ReasonInvalidExpression, fmt.Sprintf("step %s: %v", step.Name, err)
 			}

@@ -33,7 +33,7 @@ const passed = `{"passed":true}`
 
 // check runs the job that looks at the new volume, and removes its pod, which would keep the volume in use.
 func (r *restoration) check(ctx context.Context) (Outcome, error) {
-	if r.step.RestoreVolumes.Check == nil {
+	if r.step.RestoreVolumes.Check.Image == "" {
 		return done("%s %s is ready", volumeKind, r.fresh.Name), nil
 	}
 	wanted := r.checkJob()
@@ -148,7 +148,7 @@ func (r *restoration) checkJob() *batchv1.Job {
 	}
 }
 
-func (r *restoration) checkPod(check *v1alpha1.VolumeCheck) corev1.PodSpec {
+func (r *restoration) checkPod(check v1alpha1.VolumeCheck) corev1.PodSpec {
 	readOnly := check.Access != "ReadWrite"
 	c := corev1.Container{Name: "check", Image: check.Image, Command: slices.Clone(check.Command), Args: slices.Clone(check.Args)}
 	if ptr.Deref(r.was.Spec.VolumeMode, corev1.PersistentVolumeFilesystem) == corev1.PersistentVolumeBlock {

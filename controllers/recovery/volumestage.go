@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -177,10 +178,8 @@ func lastNode(pods []v1alpha1.PodStatus, namespace, claim string) string {
 		if p.Namespace != namespace || p.Node == "" {
 			continue
 		}
-		for _, c := range p.Claims {
-			if c == claim {
-				return p.Node
-			}
+		if slices.Contains(p.Claims, claim) {
+			return p.Node
 		}
 	}
 	return ""

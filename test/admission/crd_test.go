@@ -189,7 +189,7 @@ var creations = []creation{
 		accepted: images(Plan(shop, "p", RollBack("r", web), Approve("a"), wave(web)), KnownGood("Deployment", "web", "app", GoodImage)),
 	},
 	{
-		message:  "conditions are watched for observeSeconds",
+		message:  "watched objects are observed for observeSeconds",
 		refused:  Plan(shop, "p", Approve("a"), watched(0)),
 		accepted: Plan(shop, "p", Approve("a"), watched(60)),
 	},
@@ -234,16 +234,14 @@ func wave(workloads ...containmentv1alpha1.WorkloadRef) containmentv1alpha1.Reco
 
 func watched(seconds int32) containmentv1alpha1.RecoveryStep {
 	step := Release("w", "a")
-	step.Release.Conditions = Verify("v", "v1", "Pod", "x", "").Verify
-	if seconds > 0 {
-		step.Release.ObserveSeconds = &seconds
-	}
+	step.Release.Watched = *Verify("v", "v1", "Pod", "x", "").Verify
+	step.Release.ObserveSeconds = seconds
 	return step
 }
 
 func checked(image string) containmentv1alpha1.RecoveryStep {
 	step := RestoreVolumes("r", nil, "data-db-0")
-	step.RestoreVolumes.Check = &containmentv1alpha1.VolumeCheck{Image: image}
+	step.RestoreVolumes.Check = containmentv1alpha1.VolumeCheck{Image: image}
 	return step
 }
 

@@ -361,8 +361,7 @@ func (f *Server) list(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// keys are those of all objects, sorted.
-// Keys are the keys of what is stored.
+// Keys are the keys of what is stored, sorted.
 func (f *Server) Keys() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()

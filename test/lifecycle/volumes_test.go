@@ -34,7 +34,7 @@ var _ = Describe("Restoring volumes", func() {
 		tainted := snapshotOf(ctx, shop, "tainted")
 		was, volume := claimAndVolume(ctx, shop)
 		restore := builder.RestoreVolumes("restore", []string{"stop"}, dbClaim)
-		restore.RestoreVolumes.Check = &v1alpha1.VolumeCheck{Image: builder.GoodImage}
+		restore.RestoreVolumes.Check = v1alpha1.VolumeCheck{Image: builder.GoodImage}
 		plan := builder.Plan(shop.Namespace, "volumes",
 			builder.ScaleSet("stop", scenario.DB, v1alpha1.ScaleToZero), restore,
 			builder.RollBack("db", v1alpha1.WorkloadRef{Kind: "StatefulSet", Name: scenario.DB}),
@@ -113,7 +113,7 @@ var _ = Describe("Restoring volumes", func() {
 		before := snapshotOf(ctx, shop, "before")
 		was, _ := claimAndVolume(ctx, shop)
 		restore := builder.RestoreVolumes("restore", []string{"stop"}, dbClaim)
-		restore.RestoreVolumes.Check = &v1alpha1.VolumeCheck{Image: builder.GoodImage, TimeoutSeconds: 5}
+		restore.RestoreVolumes.Check = v1alpha1.VolumeCheck{Image: builder.GoodImage, TimeoutSeconds: 5}
 		Expect(shop.Admin.Create(ctx, builder.Plan(shop.Namespace, "volumes", builder.ScaleSet("stop", scenario.DB, v1alpha1.ScaleToZero), restore))).To(Succeed())
 		recoverFrom(ctx, shop, next(before))
 		inc := await(ctx, shop, "miner", "with a failed check", stepIs("restore", v1alpha1.StepFailed))
@@ -127,7 +127,7 @@ var _ = Describe("Restoring volumes", func() {
 		early := time.Now().Add(-time.Hour).Truncate(time.Second)
 		young := snapshotOf(ctx, shop, "young")
 		restore := builder.RestoreVolumes("restore", []string{"stop"}, dbClaim)
-		restore.RestoreVolumes.Check = &v1alpha1.VolumeCheck{Image: builder.GoodImage}
+		restore.RestoreVolumes.Check = v1alpha1.VolumeCheck{Image: builder.GoodImage}
 		Expect(shop.Admin.Create(ctx, builder.Plan(shop.Namespace, "volumes", builder.ScaleSet("stop", scenario.DB, v1alpha1.ScaleToZero), restore))).To(Succeed())
 		recoverFrom(ctx, shop, early)
 		inc := await(ctx, shop, "miner", "without a snapshot", scenario.HasReason(v1alpha1.ConditionRecovered, v1alpha1.ReasonPlanInvalid))

@@ -19,8 +19,8 @@ func wavePlan(shop *scenario.Shop, observeSeconds int32) *v1alpha1.RecoveryPlan 
 	db, web := v1alpha1.WorkloadRef{Kind: "StatefulSet", Name: scenario.DB}, v1alpha1.WorkloadRef{Kind: "Deployment", Name: scenario.Web}
 	first, second := builder.Release("first", "sign-off"), builder.Release("second", "sign-off", "first")
 	first.Release.Workloads, second.Release.Workloads = []v1alpha1.WorkloadRef{db}, []v1alpha1.WorkloadRef{web}
-	second.Release.ObserveSeconds = &observeSeconds
-	second.Release.Conditions = builder.Verify("", "v1", "Service", "all-is-well", "").Verify
+	second.Release.ObserveSeconds = observeSeconds
+	second.Release.Watched = *builder.Verify("", "v1", "Service", "all-is-well", "").Verify
 	approve := builder.Approve("sign-off", "back")
 	plan := builder.Plan(shop.Namespace, "waves", builder.RollBack("back", db, web), approve, first, second)
 	plan.Spec.Images = []v1alpha1.KnownGoodImages{
@@ -78,7 +78,7 @@ var _ = Describe("Releasing in waves", func() {
 
 		Expect(shop.Admin.Delete(ctx, well())).To(Succeed())
 		inc := await(ctx, shop, "miner", "with a relapse", stepIs("second", v1alpha1.StepFailed))
-		Expect(inc.Status.Recovery.Steps[3].Message).To(ContainSubstring("quarantined again: a condition is not true any more: Service"))
+		Expect(inc.Status.Recovery.Steps[3].Message).To(ContainSubstring("quarantined again: what is watched is not healthy any more: Service"))
 		Expect(inc.Status.Recovery.Relapses).To(HaveLen(1))
 		Eventually(ctx, func(g Gomega) {
 			held, free := webPods(g, ctx)
