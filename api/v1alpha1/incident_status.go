@@ -623,7 +623,7 @@ type CustodyStatus struct {
 }
 
 // Action is something that the operator does to an existing object.
-// +kubebuilder:validation:Enum=QuarantinePod;CarveOutPolicy;RestorePolicy;RetainSnapshot;DeleteSnapshot;LabelClaim;RestoreClaim;RemoveEvidence;RollBackImages;HoldVolume;RebindVolume;ReplaceClaim;ReturnVolume;RetainClaims;ReturnRetention;Scale;RestoreReplicas;PauseAutoscaler;ResumeAutoscaler;DeletePod;ReleasePod;ReleaseRevision;LiftQuarantine;HoldIncident;LetIncidentGo;RepairMeasure;UpdateList;ReleaseSnapshot;RemoveJob;RemoveCopy;TakeOverCopy
+// +kubebuilder:validation:Enum=QuarantinePod;CarveOutPolicy;RestorePolicy;RetainSnapshot;DeleteSnapshot;LabelClaim;RestoreClaim;RemoveEvidence;RollBackImages;LiftPartition;ReturnPartition;HoldVolume;RebindVolume;ReplaceClaim;ReturnVolume;RetainClaims;ReturnRetention;Scale;RestoreReplicas;PauseAutoscaler;ResumeAutoscaler;DeletePod;ReleasePod;ReleaseRevision;LiftQuarantine;HoldIncident;LetIncidentGo;RepairMeasure;UpdateList;ReleaseSnapshot;RemoveJob;RemoveCopy;TakeOverCopy
 type Action string
 
 const (
@@ -645,6 +645,10 @@ const (
 	ActionRemoveEvidence Action = "RemoveEvidence"
 	// ActionRollBackImages changes a pod template to known-good images.
 	ActionRollBackImages Action = "RollBackImages"
+	// ActionLiftPartition sets the partition of a StatefulSet's rolling update to 0, so that all of its pods are replaced.
+	ActionLiftPartition Action = "LiftPartition"
+	// ActionReturnPartition takes that back.
+	ActionReturnPartition Action = "ReturnPartition"
 	// ActionHoldVolume sets the reclaim policy of a PersistentVolume to Retain and marks it with the Incident.
 	ActionHoldVolume Action = "HoldVolume"
 	// ActionRebindVolume reserves a PersistentVolume for a claim that it is not bound to.

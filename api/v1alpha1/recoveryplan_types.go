@@ -64,6 +64,17 @@ const (
 	BlockedReplacementWait BlockedReplacement = "Wait"
 )
 
+// OldPods says what happens to pods of an old revision that their controller does not replace.
+// +kubebuilder:validation:Enum=Replace;Wait
+type OldPods string
+
+const (
+	// OldPodsReplace deletes them one at a time.
+	OldPodsReplace OldPods = "Replace"
+	// OldPodsWait waits for a person to delete them.
+	OldPodsWait OldPods = "Wait"
+)
+
 // RollBackImagesStep changes pod templates to known-good images.
 type RollBackImagesStep struct {
 	// workloads are the workloads to roll back, each one listed in spec.images, which admission checks. The step succeeds when every pod of each workload runs
@@ -73,6 +84,13 @@ type RollBackImagesStep struct {
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=16
 	Workloads []WorkloadRef `json:"workloads,omitempty"`
+
+	// oldPods says what happens to pods of an old revision that their controller does not replace by itself: with the update strategy OnDelete, below the partition of a StatefulSet, or behind a pod that will never be
+	// ready again. "Replace" (default) lifts the partition until the step has succeeded, and deletes the pods one at a time, those of the Incident only once every evidence item of theirs is Collected. "Wait" waits
+	// for a person to delete them.
+	// +optional
+	// +default="Replace"
+	OldPods OldPods `json:"oldPods,omitempty"`
 
 	// blockedReplacements says what happens when a quarantined pod of a StatefulSet holds the name that its replacement needs.
 	// "DeletePod" (default) deletes it once every evidence item of that pod is Collected; with a gap it waits. "Wait" always waits for a

@@ -80,12 +80,12 @@ func (s *scope) rememberIntent(action v1alpha1.Action, ref v1alpha1.ObjectRef, d
 	})
 }
 
-// intendContainment is Intend for what may wait for one pass, and for no longer: it goes on while the journal has no room, as when the store has been away for long.
+// intendContainment is IntendAnew for what may wait for one pass, and for no longer: it goes on while the journal has no room, as when the store has been away for long.
 func (s *scope) intendContainment(action v1alpha1.Action, ref v1alpha1.ObjectRef, detail string) bool {
-	if s.journal.Intend(action, ref, clip(detail, maxMessage)) {
+	if s.journal.IntendAnew(action, ref, clip(detail, maxMessage)) {
 		return true
 	}
-	if _, recorded := s.journal.Last(action, ref); recorded {
+	if last, recorded := s.journal.Last(action, ref); recorded && last.State != v1alpha1.JournalDone {
 		return false
 	}
 	s.rememberIntent(action, ref, detail, "the journal is full")

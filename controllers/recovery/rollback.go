@@ -29,7 +29,7 @@ func (rollBackImages) Run(ctx context.Context, x *Execution, step v1alpha1.Recov
 		return waiting("%s", why), nil
 	}
 	return each(step.RollBackImages.Workloads, func(ref v1alpha1.WorkloadRef) (Outcome, error) {
-		return rollBack(ctx, x, ref, step.RollBackImages.BlockedReplacements)
+		return rollBack(ctx, x, step, ref)
 	})
 }
 
@@ -47,7 +47,8 @@ func unsettled(x *Execution) string {
 	return fmt.Sprintf("waits for %d evidence items to be collected or declared as gaps; see status.evidence", n)
 }
 
-func rollBack(ctx context.Context, x *Execution, ref v1alpha1.WorkloadRef, blocked v1alpha1.BlockedReplacement) (Outcome, error) {
+func rollBack(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep, ref v1alpha1.WorkloadRef) (Outcome, error) {
+	blocked := step.RollBackImages.BlockedReplacements
 	w, why, err := readWorkload(ctx, x.Reader, x.Incident.Namespace, ref)
 	if err != nil {
 		return Outcome{}, err
@@ -72,6 +73,9 @@ func rollBack(ctx context.Context, x *Execution, ref v1alpha1.WorkloadRef, block
 		if left := blockers(x, w); left != "" {
 			return waiting("%s %s: %s", ref.Kind, ref.Name, left), nil
 		}
+		if err := recordTemplate(x, step.Name, w, *good); err != nil {
+			return Outcome{}, err
+		}
 		return applyChange(ctx, x, w, patch, detail)
 	}
 	x.Journal.Done(v1alpha1.ActionRollBackImages, w.ref)
@@ -81,7 +85,19 @@ func rollBack(ctx context.Context, x *Execution, ref v1alpha1.WorkloadRef, block
 	if err := unblock(ctx, x, w, blocked); err != nil {
 		return Outcome{}, err
 	}
-	return judge(x, w, *good), nil
+	if step.RollBackImages.OldPods != v1alpha1.OldPodsWait {
+		if why, err := replaceOldPods(ctx, x, w); err != nil || why != "" {
+			return waiting("%s %s: %s", ref.Kind, ref.Name, why), err
+		}
+	}
+	out := judge(x, w, *good)
+	if !out.Done {
+		return out, nil
+	}
+	if returned, err := returnPartition(ctx, x, step.Name, w); err != nil || !returned {
+		return waiting("%s; its partition is about to be as it was", out.Message), err
+	}
+	return out, nil
 }
 
 func applyChange(ctx context.Context, x *Execution, w *workload, patch []byte, detail string) (Outcome, error) {

@@ -61,8 +61,13 @@ func (r *restoration) letGo(ctx context.Context) (Outcome, error) {
 			return out, err
 		}
 		if ref := r.fresh.Spec.ClaimRef; ref != nil && ref.UID == "" {
-			return waiting("%s %s is about to be let go", volumeKind, r.fresh.Name), r.reserve(ctx, r.fresh, r.stagedName(), r.made.Staged)
+			out := waiting("%s %s is about to be let go", volumeKind, r.fresh.Name)
+			if !r.x.Journal.IntendAnew(v1alpha1.ActionRebindVolume, volumeRef(r.fresh), "reserve it for nobody any more") {
+				return out, nil
+			}
+			return out, r.reserve(ctx, r.fresh, r.stagedName(), r.made.Staged)
 		}
+		r.x.Journal.Done(v1alpha1.ActionRebindVolume, volumeRef(r.fresh))
 	}
 	if r.staged != nil {
 		return r.dropStaged(ctx)

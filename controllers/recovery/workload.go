@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
@@ -29,6 +30,10 @@ type workload struct {
 	observed bool
 	// paused says that the rollout is paused.
 	paused bool
+	// onDelete says that its controller replaces no pod by itself, partition below which ordinal it does not, and ordered that it waits for each pod to be ready before it goes on.
+	onDelete  bool
+	partition int32
+	ordered   bool
 	// wanted is the number of pods that have to run; for a CronJob none.
 	wanted int32
 	// hash is the revision hash of the pods of the current template, "" while it is not known; hashLabel is the label that carries it.
@@ -113,6 +118,11 @@ func readStatefulSet(ctx context.Context, r client.Reader, key client.ObjectKey)
 		observed: s.Status.ObservedGeneration >= s.Generation, wanted: orOne(s.Spec.Replicas),
 		hash: s.Status.UpdateRevision, hashLabel: appsv1.ControllerRevisionHashLabelKey,
 	}
+	out.onDelete = s.Spec.UpdateStrategy.Type == appsv1.OnDeleteStatefulSetStrategyType
+	out.ordered = s.Spec.PodManagementPolicy != appsv1.ParallelPodManagement
+	if rolling := s.Spec.UpdateStrategy.RollingUpdate; rolling != nil {
+		out.partition = ptr.Deref(rolling.Partition, 0)
+	}
 	start := int32(0)
 	if s.Spec.Ordinals != nil {
 		start = s.Spec.Ordinals.Start
@@ -132,6 +142,7 @@ func readDaemonSet(ctx context.Context, r client.Reader, key client.ObjectKey) (
 		object: &d, template: &d.Spec.Template, path: []string{"spec", "template"}, owners: []string{string(d.UID)},
 		observed: d.Status.ObservedGeneration >= d.Generation, wanted: d.Status.DesiredNumberScheduled, hashLabel: appsv1.ControllerRevisionHashLabelKey,
 	}
+	out.onDelete = d.Spec.UpdateStrategy.Type == appsv1.OnDeleteDaemonSetStrategyType
 	var revisions appsv1.ControllerRevisionList
 	if err := r.List(ctx, &revisions, client.InNamespace(key.Namespace)); err != nil {
 		return nil, err
@@ -157,7 +168,7 @@ func readCronJob(ctx context.Context, r client.Reader, key client.ObjectKey) (*w
 }
 
 // change returns the patch that brings the template to the known-good images, what it changes in words, and why it cannot be made. The patch is empty
-// when the template is there already. It is a strategic merge patch of our own fields only: everything else in the template stays.
+// when the template is there already. Without the UID of an Incident the mark is taken off. It is a strategic merge patch of our own fields only: everything else in the template stays.
 func (w *workload) change(good v1alpha1.KnownGoodImages, incidentUID string) (patch []byte, detail, impossible string) {
 	lists := map[string]any{}
 	var changes []string
@@ -177,8 +188,12 @@ func (w *workload) change(good v1alpha1.KnownGoodImages, incidentUID string) (pa
 	if w.template.Annotations[v1alpha1.RecoveredByAnnotation] == incidentUID && imagesMatch(good, &w.template.Spec) {
 		return nil, "", ""
 	}
+	var mark any = incidentUID
+	if incidentUID == "" {
+		mark = nil
+	}
 	var body any = map[string]any{
-		"metadata": map[string]any{"annotations": map[string]any{v1alpha1.RecoveredByAnnotation: incidentUID}},
+		"metadata": map[string]any{"annotations": map[string]any{v1alpha1.RecoveredByAnnotation: mark}},
 		"spec":     lists,
 	}
 	for _, field := range slices.Backward(w.path) {

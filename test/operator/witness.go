@@ -29,7 +29,7 @@ type Witness struct {
 
 // kinds are the kinds that the operator changes. One that is missing here is not excused, but reported.
 var kinds = map[string]string{
-	"pods": "Pod", "configmaps": "ConfigMap", "persistentvolumeclaims": "PersistentVolumeClaim", "incidents": "Incident", "networkpolicies": "NetworkPolicy", "poddisruptionbudgets": "PodDisruptionBudget",
+	"pods": "Pod", "configmaps": "ConfigMap", "persistentvolumeclaims": "PersistentVolumeClaim", "persistentvolumes": "PersistentVolume", "incidents": "Incident", "networkpolicies": "NetworkPolicy", "poddisruptionbudgets": "PodDisruptionBudget",
 	"clusternetworkpolicies": "ClusterNetworkPolicy", "ciliumclusterwidenetworkpolicies": "CiliumClusterwideNetworkPolicy", "volumesnapshots": "VolumeSnapshot", "volumesnapshotcontents": "VolumeSnapshotContent",
 	"volumegroupsnapshots": "VolumeGroupSnapshot", "volumegroupsnapshotcontents": "VolumeGroupSnapshotContent", "jobs": "Job", "deployments": "Deployment", "statefulsets": "StatefulSet",
 	"daemonsets": "DaemonSet", "cronjobs": "CronJob", "scaledobjects": "ScaledObject",
@@ -38,6 +38,7 @@ var kinds = map[string]string{
 // removing are the actions that may delete an object.
 var removing = []v1alpha1.Action{
 	v1alpha1.ActionDeletePod, v1alpha1.ActionLiftQuarantine, v1alpha1.ActionReleaseRevision, v1alpha1.ActionDeleteSnapshot, v1alpha1.ActionRemoveJob, v1alpha1.ActionRemoveCopy, v1alpha1.ActionUpdateList,
+	v1alpha1.ActionReplaceClaim,
 }
 
 // Attach makes the witness see the requests of clients that are made from the configuration.
