@@ -157,8 +157,16 @@ func (r *restoration) readFresh(ctx context.Context) error {
 			r.fresh, r.made = volume, made
 			return nil
 		}
+		r.settle(record.Object)
 	}
 	return nil
+}
+
+// settle notes that nothing is left to be done to a volume that is gone.
+func (r *restoration) settle(volume v1alpha1.ObjectRef) {
+	for _, action := range []v1alpha1.Action{v1alpha1.ActionHoldVolume, v1alpha1.ActionRebindVolume, v1alpha1.ActionReturnVolume} {
+		r.x.Journal.Done(action, volume)
+	}
 }
 
 // fail notes that waiting does not help.
