@@ -9,6 +9,7 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -290,12 +291,24 @@ var _ = Describe("A recovery plan", func() {
 		Expect(author.Create(ctx, Plan(shop, "p", RunJob("a", GoodImage)), client.DryRunAll)).To(refusedWith("takes the permission to create jobs.batch"))
 		Expect(chief.Create(ctx, Plan(shop, "p", RunJob("a", GoodImage)), client.DryRunAll)).To(Succeed())
 		Expect(author.Create(ctx, Plan(shop, "p", RestoreVolumes("a", nil, "data")), client.DryRunAll)).To(refusedWith("takes the permission to create and delete persistentvolumeclaims"))
-		Expect(author.Create(ctx, Plan(shop, "p", checked(GoodImage)), client.DryRunAll)).To(refusedWith("has a check takes the permission to create jobs.batch"))
+		Expect(storekeeper(ctx).Create(ctx, Plan(shop, "p", checked(GoodImage)), client.DryRunAll)).To(refusedWith("has a check takes the permission to create jobs.batch"))
 		Expect(chief.Create(ctx, Plan(shop, "p", checked(GoodImage)), client.DryRunAll)).To(Succeed())
 		steps[100].DependsOn = []string{"nobody"}
 		Expect(author.Create(ctx, Plan(shop, "p", steps...), client.DryRunAll)).To(refusedWith("step-100 depends on nobody"))
 	})
 })
+
+// storekeeper writes plans, and may create and delete claims, but no jobs.
+func storekeeper(ctx context.Context) client.Client {
+	GinkgoHelper()
+	role := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "storekeeper"}, Rules: []rbacv1.PolicyRule{
+		{APIGroups: []string{containmentv1alpha1.SchemeGroupVersion.Group}, Resources: []string{"recoveryplans"}, Verbs: []string{"create", "get"}},
+		{APIGroups: []string{""}, Resources: []string{"persistentvolumeclaims"}, Verbs: []string{"create", "delete"}},
+	}}
+	Expect(admin.Create(ctx, role)).To(Succeed())
+	DeferCleanup(func(ctx context.Context) { Expect(admin.Delete(ctx, role)).To(Succeed()) })
+	return person(ctx, "storekeeper", role.Name, shop)
+}
 
 var _ = Describe("What the operator alone writes", func() {
 	It("is the hold finalizer", func(ctx context.Context) {
