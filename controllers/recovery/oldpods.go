@@ -63,7 +63,9 @@ func nextOldPod(pods []*corev1.Pod, w *workload) *corev1.Pod {
 	if underWay || len(old) == 0 || len(pods) < int(w.wanted) {
 		return nil
 	}
-	return slices.MaxFunc(old, func(a, b *corev1.Pod) int { return cmp.Or(cmp.Compare(ordinal(a.Name), ordinal(b.Name)), strings.Compare(a.Name, b.Name)) })
+	return slices.MaxFunc(old, func(a, b *corev1.Pod) int {
+		return cmp.Or(cmp.Compare(ordinal(a.Name), ordinal(b.Name)), strings.Compare(a.Name, b.Name))
+	})
 }
 
 // ordinal is the number at the end of the name of a StatefulSet's pod; -1 if there is none.

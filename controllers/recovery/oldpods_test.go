@@ -10,8 +10,12 @@ import (
 func TestNextOldPod(t *testing.T) {
 	notReady := func(p *corev1.Pod) { p.Status.Conditions = nil }
 	leaving := func(p *corev1.Pod) { p.DeletionTimestamp = new(metav1.Now()) }
-	old := func(name string, changes ...func(*corev1.Pod)) *corev1.Pod { return pod(name, "set", "old", changes...) }
-	fresh := func(name string, changes ...func(*corev1.Pod)) *corev1.Pod { return pod(name, "set", "new", changes...) }
+	old := func(name string, changes ...func(*corev1.Pod)) *corev1.Pod {
+		return pod(name, "set", "old", changes...)
+	}
+	fresh := func(name string, changes ...func(*corev1.Pod)) *corev1.Pod {
+		return pod(name, "set", "new", changes...)
+	}
 	cases := map[string]struct {
 		onDelete, ordered bool
 		pods              []*corev1.Pod

@@ -24,16 +24,16 @@ func set(strategy appsv1.StatefulSetUpdateStrategy) func(ns string) client.Objec
 }
 
 var _ = Describe("Rolling back", func() {
-	DescribeTable("replaces the pods that their controller leaves as they are", func(ctx SpecContext, kind v1alpha1.RecoverableKind, make func(ns string) client.Object, pods int) {
+	DescribeTable("replaces the pods that their controller leaves as they are", func(ctx SpecContext, kind v1alpha1.RecoverableKind, create func(ns string) client.Object, pods int) {
 		shop := openShop(ctx, func(p *v1alpha1.ContainmentPolicy) { p.Spec.Isolation.Pods = v1alpha1.PodHandlingKeepAttached })
 		if pods == 0 {
 			var nodes corev1.NodeList
 			Expect(shop.Admin.List(ctx, &nodes)).To(Succeed())
 			pods = len(nodes.Items)
 		}
-		workload := make(shop.Namespace)
+		workload := create(shop.Namespace)
 		Expect(shop.Admin.Create(ctx, workload)).To(Succeed())
-		images := func(g Gomega) (good, bad int) {
+		images := func() (good, bad int) {
 			for _, p := range podsOf(ctx, shop, awkward) {
 				switch p.Spec.Containers[0].Image {
 				case builder.GoodImage:
@@ -44,7 +44,7 @@ var _ = Describe("Rolling back", func() {
 			}
 			return good, bad
 		}
-		Eventually(ctx, func(g Gomega) { _, bad := images(g); g.Expect(bad).To(Equal(pods)) }).WithTimeout(scenario.Patience).Should(Succeed())
+		Eventually(ctx, func(g Gomega) { _, bad := images(); g.Expect(bad).To(Equal(pods)) }).WithTimeout(scenario.Patience).Should(Succeed())
 		plan := builder.Plan(shop.Namespace, awkward, builder.RollBack("back", v1alpha1.WorkloadRef{Kind: kind, Name: awkward}), builder.Approve("wait"))
 		plan.Spec.Images = []v1alpha1.KnownGoodImages{builder.KnownGood(kind, awkward, "app", builder.GoodImage)}
 		Expect(shop.Admin.Create(ctx, plan)).To(Succeed())
@@ -52,9 +52,9 @@ var _ = Describe("Rolling back", func() {
 		await(ctx, shop, "miner", "contained with evidence", scenario.Is(v1alpha1.ConditionReady))
 		Expect(shop.SetGoal(ctx, "miner", v1alpha1.GoalRecover)).To(Succeed())
 		await(ctx, shop, "miner", "rolled back", stepIs("back", v1alpha1.StepSucceeded))
-		good, bad := images(Default)
+		good, bad := images()
 		Expect([]int{good, bad}).To(Equal([]int{pods, 0}))
-		after := make(shop.Namespace)
+		after := create(shop.Namespace)
 		Expect(shop.Admin.Get(ctx, client.ObjectKeyFromObject(workload), after)).To(Succeed())
 		if s, ok := after.(*appsv1.StatefulSet); ok {
 			Expect(s.Spec.UpdateStrategy).To(Equal(workload.(*appsv1.StatefulSet).Spec.UpdateStrategy), "as it was")
