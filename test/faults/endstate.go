@@ -81,6 +81,15 @@ func describeStatus(inc *v1alpha1.Incident, add func(string, ...any)) {
 	}
 }
 
+// originals are the UIDs of the pods that were not created as replacements.
+func originals(inc *v1alpha1.Incident) map[string]bool {
+	out := map[string]bool{}
+	for _, p := range inc.Status.Pods {
+		out[p.UID] = p.Replacement == ""
+	}
+	return out
+}
+
 func lacking(e v1alpha1.EvidenceItem) bool {
 	return e.State == v1alpha1.EvidenceGap || e.State == v1alpha1.EvidencePartial
 }
@@ -220,10 +229,7 @@ func describeStore(ctx context.Context, shop *scenario.Shop, inc *v1alpha1.Incid
 	if err != nil {
 		return err
 	}
-	original := map[string]bool{}
-	for _, p := range inc.Status.Pods {
-		original[p.UID] = p.Replacement == ""
-	}
+	original := originals(inc)
 	counts := map[string]int{}
 	for e := range ledger.Entries() {
 		if e.Action == "Write" || e.Action == string(v1alpha1.ActionUpdateList) || e.Action == "CollectEvidence" && e.Phase == custody.PhaseIntent || strings.Contains(e.Action, "=") || e.Action == custody.ActionVoid || e.Action == "MeasureInForce" {
