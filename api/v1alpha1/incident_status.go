@@ -885,7 +885,7 @@ type StepStatus struct {
 	// records are what the step has seen of the objects that it changes.
 	// +optional
 	// +listType=atomic
-	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:MaxItems=256
 	Records []StepRecord `json:"records,omitempty"`
 
 	// approvals are the approvals of approvalDigest that were seen.

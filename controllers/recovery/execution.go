@@ -164,6 +164,12 @@ func (x *Execution) Choice(step string, object v1alpha1.ObjectRef) *v1alpha1.Ste
 	return nil
 }
 
+// Bounds of what a step records.
+const (
+	maxRecord  = 16384 // bytes of one record
+	maxRecords = 256
+)
+
 // Record notes what was seen of an object before it is changed, once: what is recorded already stays. It is as durable as an intent that is journalled in the same pass.
 func (x *Execution) Record(step string, record v1alpha1.StepRecord) {
 	s := x.Status(step)

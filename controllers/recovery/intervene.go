@@ -60,6 +60,9 @@ func refusal(plan v1alpha1.RecoveryPlanSpec, status []v1alpha1.StepStatus, i int
 		if !slices.Contains([]v1alpha1.StepState{v1alpha1.StepFailed, v1alpha1.StepUndone, v1alpha1.StepOverdue, v1alpha1.StepSkipped}, state) {
 			return fmt.Sprintf("a step that is %s is not retried", state)
 		}
+		if len(status[i].Records) > maxRecords/2 {
+			return "it was retried so often that there is no room for what another try would record: declare another Incident"
+		}
 	case v1alpha1.InterventionSkip:
 		switch {
 		case step.Approve != nil:

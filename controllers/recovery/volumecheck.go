@@ -20,6 +20,7 @@ import (
 	"cofferdam.dev/cofferdam/api/v1alpha1"
 	"cofferdam.dev/cofferdam/controllers/isolation"
 	"cofferdam.dev/cofferdam/controllers/measure"
+	"cofferdam.dev/cofferdam/controllers/target"
 )
 
 // +kubebuilder:rbac:groups=networking.k8s.io,resources=networkpolicies,verbs=get;create
@@ -38,7 +39,11 @@ func (r *restoration) check(ctx context.Context) (Outcome, error) {
 	}
 	wanted := r.checkJob()
 	if r.x.Recorded(r.step.Name, jobRef(wanted)) != nil {
-		return r.clearCheck(ctx, wanted)
+		why, err := r.clearChecks(ctx)
+		if err != nil || why != "" {
+			return waiting("%s", why), err
+		}
+		return done("%s %s has passed its check", volumeKind, r.fresh.Name), nil
 	}
 	name := "Job " + wanted.Namespace + "/" + wanted.Name
 	var job batchv1.Job
@@ -62,22 +67,22 @@ func (r *restoration) check(ctx context.Context) (Outcome, error) {
 	return out, nil
 }
 
-// clearCheck deletes the ended pods of the check.
-func (r *restoration) clearCheck(ctx context.Context, job *batchv1.Job) (Outcome, error) {
+// clearChecks deletes the pods of checks that have ended, failed ones of earlier tries included: they keep the staged claim in use. It says which pod it waits for, or "".
+func (r *restoration) clearChecks(ctx context.Context) (string, error) {
 	users := podsUsing(r.x.All, r.x.Incident.Namespace, r.stagedName())
 	for _, p := range users {
-		if p.Labels[batchv1.JobNameLabel] != job.Name || !p.DeletionTimestamp.IsZero() {
+		if p.Labels[volumeCheckLabel] != string(r.x.Incident.UID) || !target.Ended(p) || !p.DeletionTimestamp.IsZero() {
 			continue
 		}
 		ref := v1alpha1.ObjectRef{Kind: "Pod", Namespace: p.Namespace, Name: p.Name, UID: string(p.UID)}
-		if err := DeletePod(ctx, r.x, ref, "the check that it was for has passed, and it keeps the volume in use"); err != nil {
-			return Outcome{}, err
+		if err := DeletePod(ctx, r.x, ref, "the check that it was for has ended, and it keeps the volume in use"); err != nil {
+			return "", err
 		}
 	}
-	if len(users) > 0 {
-		return waiting("waits until Pod %s, which uses %s, is gone", users[0].Name, r.stagedName()), nil
+	if len(users) == 0 {
+		return "", nil
 	}
-	return done("%s %s has passed its check", volumeKind, r.fresh.Name), nil
+	return fmt.Sprintf("waits until Pod %s, which uses %s, is gone", users[0].Name, r.stagedName()), nil
 }
 
 // startCheck creates the job, once its pod is known to have no network.

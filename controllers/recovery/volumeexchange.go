@@ -103,10 +103,13 @@ func (r *restoration) bring(ctx context.Context, to, from *corev1.PersistentVolu
 	return r.deleteClaim(ctx, r.claim, "it gets volume "+to.Name)
 }
 
-// reserved reports whether the volume can be bound to nothing but a claim of the name.
+// reserved reports whether the volume can be bound to nothing but a claim of the name, or is being bound to it.
 func (r *restoration) reserved(volume *corev1.PersistentVolume) bool {
 	ref := volume.Spec.ClaimRef
-	return ref != nil && ref.Namespace == r.x.Incident.Namespace && ref.Name == r.choice.Object.Name && ref.UID == ""
+	if ref == nil || ref.Namespace != r.x.Incident.Namespace || ref.Name != r.choice.Object.Name {
+		return false
+	}
+	return ref.UID == "" || r.claim != nil && ref.UID == r.claim.UID
 }
 
 // rebind reserves a volume that is free of its claim.
@@ -134,8 +137,8 @@ func (r *restoration) reserve(ctx context.Context, volume *corev1.PersistentVolu
 
 // dropStaged deletes the claim that the volume was made with. The volume is held.
 func (r *restoration) dropStaged(ctx context.Context) (Outcome, error) {
-	if users := podsUsing(r.x.All, r.x.Incident.Namespace, r.staged.Name); len(users) > 0 {
-		return waiting("waits until Pod %s, which uses %s, is gone", users[0].Name, r.staged.Name), nil
+	if why, err := r.clearChecks(ctx); err != nil || why != "" {
+		return waiting("%s", why), err
 	}
 	return r.deleteClaim(ctx, r.staged, "its volume is given to "+r.choice.Object.Name)
 }

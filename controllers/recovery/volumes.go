@@ -190,9 +190,9 @@ func (r *restoration) exchanged() bool {
 	return r.claim != nil && r.fresh != nil && r.claim.Spec.VolumeName == r.fresh.Name
 }
 
-// under says that the exchange has begun: the new volume is not the staged claim's any more, or the claim is gone.
+// under says that the exchange has begun: the new volume, which has passed its check by then, is the claim's, or reserved for it. That the claim is gone says nothing: anybody may have deleted it.
 func (r *restoration) under() bool {
-	return r.fresh != nil && (r.claim == nil || r.exchanged() || r.reserved(r.fresh))
+	return r.fresh != nil && (r.exchanged() || r.reserved(r.fresh))
 }
 
 func (r *restoration) told() string {

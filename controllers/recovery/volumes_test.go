@@ -76,6 +76,7 @@ func TestKeptAnnotations(t *testing.T) {
 	got := kept(map[string]string{
 		"pv.kubernetes.io/bind-completed": "yes", "volume.kubernetes.io/selected-node": "n", "volume.beta.kubernetes.io/storage-provisioner": "p",
 		corev1.LastAppliedConfigAnnotation: "{}", "volume.beta.kubernetes.io/storage-class": "fast", "example.com/owner": "team-a",
+		"containment.cofferdam.dev/incident-uid": "u",
 	})
 	want := map[string]string{"volume.beta.kubernetes.io/storage-class": "fast", "example.com/owner": "team-a"}
 	if diff := cmp.Diff(want, got); diff != "" {

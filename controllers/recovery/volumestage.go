@@ -54,23 +54,27 @@ func (r *restoration) remember(ctx context.Context) (why string, err error) {
 		return fmt.Sprintf("%s %s of %s does not exist", volumeKind, r.claim.Spec.VolumeName, r.choice.Object.Name), err
 	}
 	r.was = &claimRecord{
-		Labels: r.claim.Labels, Annotations: kept(r.claim.Annotations), Owners: r.claim.OwnerReferences, Spec: r.claim.Spec,
+		Labels: kept(r.claim.Labels), Annotations: kept(r.claim.Annotations), Owners: r.claim.OwnerReferences, Spec: r.claim.Spec,
 		VolumeUID: string(r.old.UID), Policy: r.old.Spec.PersistentVolumeReclaimPolicy,
 	}
 	data, err := json.Marshal(r.was)
 	if err != nil {
 		return "", fmt.Errorf("recording %s %s: %w", claimKind, r.choice.Object.Name, err)
 	}
+	if len(data) > maxRecord {
+		return r.fail("%s %s cannot be recorded, and so not be put back: its labels and annotations have more than %d bytes; take some off, and retry the step", claimKind, r.choice.Object.Name, maxRecord).Message, nil
+	}
 	r.x.Record(r.step.Name, v1alpha1.StepRecord{Object: r.choice.Object, ResourceVersion: r.claim.ResourceVersion, Data: string(data)})
 	return "", nil
 }
 
-// kept are the annotations of a claim that are its own, and not about the volume that it is bound to. What kubectl last applied is left out, as it may be long.
+// kept are the labels or annotations of a claim that are its own, and neither ours nor about the volume that it is bound to. What kubectl last applied is left out, as it may be long.
 func kept(annotations map[string]string) map[string]string {
 	out := map[string]string{}
 	for k, v := range annotations {
 		ofBinding := strings.HasPrefix(k, "pv.kubernetes.io/") || strings.HasPrefix(k, "volume.kubernetes.io/") || k == "volume.beta.kubernetes.io/storage-provisioner"
-		if !ofBinding && k != corev1.LastAppliedConfigAnnotation {
+		ours := strings.HasPrefix(k, v1alpha1.SchemeGroupVersion.Group+"/")
+		if !ofBinding && !ours && k != corev1.LastAppliedConfigAnnotation {
 			out[k] = v
 		}
 	}

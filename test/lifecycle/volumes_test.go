@@ -120,6 +120,13 @@ var _ = Describe("Restoring volumes", func() {
 		Expect(inc.Status.Recovery.Steps[1].Message).To(ContainSubstring("did not pass its check, and nothing was exchanged"))
 		now, _ := claimAndVolume(ctx, shop)
 		Expect(now.UID).To(Equal(was.UID))
+
+		By("taking back what was made")
+		Expect(shop.Intervene(ctx, "miner", "restore", v1alpha1.InterventionUndo)).To(Succeed())
+		await(ctx, shop, "miner", "undone", stepIs("restore", v1alpha1.StepUndone))
+		var claims corev1.PersistentVolumeClaimList
+		Expect(shop.Admin.List(ctx, &claims, client.InNamespace(shop.Namespace))).To(Succeed())
+		Expect(claims.Items).To(HaveLen(1), "the staged claim is gone")
 	})
 
 	It("does not begin without a snapshot that is known to be older than the incident, and starts no check that a policy of somebody else's would let out", func(ctx SpecContext) {
