@@ -153,6 +153,7 @@ func (s *scope) others(ctx context.Context) ([]v1alpha1.Incident, error) {
 // relapse notes that a workload is quarantined again.
 func (s *scope) relapse(r v1alpha1.Relapse) {
 	rec := s.next.Recovery
+	r.Why = clip(r.Why, maxMessage)
 	if len(rec.Relapses) < maxRelapses {
 		rec.Relapses = append(rec.Relapses, r)
 	}

@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
+	"cofferdam.dev/cofferdam/controllers/measure"
 	"cofferdam.dev/cofferdam/controllers/target"
 )
 
@@ -36,6 +37,9 @@ func replaceOldPods(ctx context.Context, x *Execution, w *workload) (string, err
 	}
 	if held := slices.ContainsFunc(x.Pods, func(p v1alpha1.PodStatus) bool { return p.UID == string(pod.UID) }); held && !complete(x.Evidence, string(pod.UID), x.GapsWaived) {
 		return fmt.Sprintf("Pod %s is of the old revision, and its evidence is not complete: delete it when it suffices", pod.Name), nil
+	}
+	if len(measure.HeldByOthers(pod, x.Incident.UID)) > 0 {
+		return fmt.Sprintf("Pod %s is of the old revision, and another Incident holds it: it is replaced when that one has let go of it", pod.Name), nil
 	}
 	ref := v1alpha1.ObjectRef{Kind: "Pod", Namespace: pod.Namespace, Name: pod.Name, UID: string(pod.UID)}
 	return fmt.Sprintf("Pod %s, which is of the old revision, is about to be replaced", pod.Name), DeletePod(ctx, x, ref, "it is of the compromised revision, and its controller does not replace it")

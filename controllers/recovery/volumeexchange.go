@@ -34,7 +34,10 @@ func (r *restoration) undo(ctx context.Context) (Outcome, error) {
 		return done("%s %s was not touched", claimKind, name), nil
 	case r.old == nil:
 		return waiting("%s %s, which %s had, does not exist any more: nothing can be given back; skip the step", volumeKind, r.was.Spec.VolumeName, name), nil
-	case r.claim == nil || r.claim.Spec.VolumeName != r.old.Name:
+	case r.claim != nil && !r.claim.DeletionTimestamp.IsZero():
+		// Its volume goes with it as soon as the last pod is gone, unless it is held.
+		return waiting("waits until %s %s is gone; held by %s", claimKind, name, strings.Join(r.claim.Finalizers, ", ")), nil
+	case !r.boundTo(r.old):
 		if out, err := r.vacate(ctx); err != nil || r.claim != nil && !out.Done {
 			return out, err
 		}
@@ -52,6 +55,11 @@ func (r *restoration) undo(ctx context.Context) (Outcome, error) {
 		return out, err
 	}
 	return done("%s %s has volume %s again", claimKind, name, r.old.Name), nil
+}
+
+// boundTo reports whether the claim and the volume are bound to one another, as both say.
+func (r *restoration) boundTo(volume *corev1.PersistentVolume) bool {
+	return r.claim != nil && r.claim.Spec.VolumeName == volume.Name && volume.Spec.ClaimRef != nil && volume.Spec.ClaimRef.UID == r.claim.UID
 }
 
 // letGo gives the new volume the reclaim policy that its class gave it, and leaves it without a claim: the storage removes it, if that is the policy.
@@ -82,6 +90,9 @@ func (r *restoration) bring(ctx context.Context, to, from *corev1.PersistentVolu
 	if r.claim != nil && r.claim.Spec.VolumeName == to.Name {
 		if r.claim.Status.Phase != corev1.ClaimBound || to.Spec.ClaimRef == nil || to.Spec.ClaimRef.UID != r.claim.UID {
 			return waiting("waits until %s %s is bound to volume %s", claimKind, name, to.Name), nil
+		}
+		if !r.claim.DeletionTimestamp.IsZero() {
+			return waiting("%s %s is being deleted: it is created again when it is gone", claimKind, name), nil
 		}
 		return r.giveBack(ctx, to, policy)
 	}
@@ -137,6 +148,9 @@ func (r *restoration) reserve(ctx context.Context, volume *corev1.PersistentVolu
 
 // dropStaged deletes the claim that the volume was made with. The volume is held.
 func (r *restoration) dropStaged(ctx context.Context) (Outcome, error) {
+	if r.staged.Labels[v1alpha1.IncidentUIDLabel] != string(r.x.Incident.UID) {
+		return waiting("%s %s is somebody else's: delete or rename it", claimKind, r.staged.Name), nil
+	}
 	if why, err := r.clearChecks(ctx); err != nil || why != "" {
 		return waiting("%s", why), err
 	}
@@ -184,7 +198,8 @@ func (r *restoration) createClaim(ctx context.Context, volume *corev1.Persistent
 // replaced notes that the claims are gone that were to be deleted.
 func (r *restoration) replaced() {
 	for _, e := range r.x.Journal.Entries() {
-		ours := e.Object.Name == r.choice.Object.Name || e.Object.Name == r.stagedName()
+		there := r.claim != nil && e.Object.UID == string(r.claim.UID) || r.staged != nil && e.Object.UID == string(r.staged.UID)
+		ours := !there && (e.Object.Name == r.choice.Object.Name || e.Object.Name == r.stagedName())
 		if e.Action == v1alpha1.ActionReplaceClaim && e.Object.Namespace == r.x.Incident.Namespace && ours {
 			r.x.Journal.Done(e.Action, e.Object)
 		}

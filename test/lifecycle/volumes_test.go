@@ -9,9 +9,11 @@ import (
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -129,6 +131,33 @@ var _ = Describe("Restoring volumes", func() {
 		Expect(claims.Items).To(HaveLen(1), "the staged claim is gone")
 	})
 
+	It("restores the claims of a StatefulSet from the members of one group, though one of them has a younger snapshot", func(ctx SpecContext) {
+		shop := openShop(ctx)
+		db := &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Namespace: shop.Namespace, Name: scenario.DB}}
+		Expect(shop.Admin.Patch(ctx, db, client.RawPatch(types.MergePatchType, []byte(`{"spec":{"replicas":2,"persistentVolumeClaimRetentionPolicy":{"whenScaled":"Delete"}}}`)))).To(Succeed())
+		Eventually(ctx, func(g Gomega) {
+			g.Expect(shop.Admin.Get(ctx, client.ObjectKeyFromObject(db), db)).To(Succeed())
+			g.Expect(db.Status.ReadyReplicas).To(BeEquivalentTo(2))
+		}).WithTimeout(scenario.Patience).Should(Succeed())
+		members := groupOf(ctx, shop)
+		younger := snapshotOf(ctx, shop, "younger")
+		restore := builder.RestoreVolumes("restore", []string{"stop"}, dbClaim, "data-db-1")
+		restore.RestoreVolumes.Snapshots = v1alpha1.SnapshotOneGroup
+		Expect(shop.Admin.Create(ctx, builder.Plan(shop.Namespace, "volumes",
+			builder.ScaleSet("stop", scenario.DB, v1alpha1.ScaleToZero), restore, builder.ScaleSet("start", scenario.DB, v1alpha1.ScaleToOriginal, "restore"),
+		))).To(Succeed())
+		recoverFrom(ctx, shop, next(younger))
+		await(ctx, shop, "miner", "recovered", scenario.Is(v1alpha1.ConditionRecovered))
+		for claim, member := range members {
+			var c corev1.PersistentVolumeClaim
+			Expect(shop.Admin.Get(ctx, client.ObjectKey{Namespace: shop.Namespace, Name: claim}, &c)).To(Succeed())
+			Expect(volumeNamed(ctx, shop, c.Spec.VolumeName).Spec.CSI.VolumeAttributes).To(HaveKeyWithValue(restoredFrom, handleOf(ctx, shop, member)), claim)
+		}
+		Expect(shop.Admin.Get(ctx, client.ObjectKeyFromObject(db), db)).To(Succeed())
+		Expect(*db.Spec.Replicas).To(Equal(int32(2)))
+		Expect(db.Spec.PersistentVolumeClaimRetentionPolicy.WhenScaled).To(Equal(appsv1.DeletePersistentVolumeClaimRetentionPolicyType), "as it was")
+	})
+
 	It("does not begin without a snapshot that is known to be older than the incident, and starts no check that a policy of somebody else's would let out", func(ctx SpecContext) {
 		shop := openShop(ctx)
 		early := time.Now().Add(-time.Hour).Truncate(time.Second)
@@ -183,6 +212,34 @@ func next(snapshot *snapshotv1.VolumeSnapshot) time.Time {
 		time.Sleep(50 * time.Millisecond)
 	}
 	return after
+}
+
+// groupOf takes a group snapshot of both claims of the database, and returns its members by claim.
+func groupOf(ctx context.Context, shop *scenario.Shop) map[string]*snapshotv1.VolumeSnapshot {
+	GinkgoHelper()
+	for _, name := range []string{dbClaim, "data-db-1"} {
+		claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: shop.Namespace, Name: name}}
+		Expect(shop.Admin.Patch(ctx, claim, client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"labels":{"backup":"nightly"}}}`)))).To(Succeed())
+	}
+	group := &unstructured.Unstructured{Object: map[string]any{"spec": map[string]any{"source": map[string]any{"selector": map[string]any{"matchLabels": map[string]any{"backup": "nightly"}}}}}}
+	group.SetAPIVersion("groupsnapshot.storage.k8s.io/v1")
+	group.SetKind("VolumeGroupSnapshot")
+	group.SetNamespace(shop.Namespace)
+	group.SetName("nightly")
+	Expect(shop.Admin.Create(ctx, group)).To(Succeed())
+	out := map[string]*snapshotv1.VolumeSnapshot{}
+	Eventually(ctx, func(g Gomega) {
+		var list snapshotv1.VolumeSnapshotList
+		g.Expect(shop.Admin.List(ctx, &list, client.InNamespace(shop.Namespace))).To(Succeed())
+		for i := range list.Items {
+			m := &list.Items[i]
+			if m.Spec.Source.PersistentVolumeClaimName != nil && m.Status != nil && m.Status.CreationTime != nil && m.Status.ReadyToUse != nil && *m.Status.ReadyToUse {
+				out[*m.Spec.Source.PersistentVolumeClaimName] = m
+			}
+		}
+		g.Expect(out).To(HaveLen(2))
+	}).WithTimeout(scenario.Patience).Should(Succeed())
+	return out
 }
 
 func claimAndVolume(ctx context.Context, shop *scenario.Shop) (*corev1.PersistentVolumeClaim, *corev1.PersistentVolume) {
