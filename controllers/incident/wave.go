@@ -92,6 +92,9 @@ func (s *scope) noteRelapsed(found v1alpha1.RevisionStatus) {
 	if !recovery.Relapsed(s.incident.Status.Recovery, found.Workload) || rec == nil {
 		return
 	}
+	if s.compromisedBefore(found) {
+		return
+	}
 	for i := range s.next.Revisions {
 		if r := &s.next.Revisions[i]; r.ID == found.ID {
 			r.State = v1alpha1.RevisionHeld
@@ -109,6 +112,13 @@ func (s *scope) noteRelapsed(found v1alpha1.RevisionStatus) {
 			r.Revisions = append(r.Revisions, found.ID)
 		}
 	}
+}
+
+// compromisedBefore reports whether the revision is the one that the recovery has replaced. Its evidence pods are still there, and stay held whatever a person decides about the relapse. A CronJob has but one.
+func (s *scope) compromisedBefore(found v1alpha1.RevisionStatus) bool {
+	known := slices.ContainsFunc(s.incident.Status.Revisions, func(r v1alpha1.RevisionStatus) bool { return r.ID == found.ID })
+	relapsed := slices.ContainsFunc(s.incident.Status.Recovery.Relapses, func(r v1alpha1.Relapse) bool { return slices.Contains(r.Revisions, found.ID) })
+	return found.Selector != nil && known && !relapsed
 }
 
 // letGoing reports whether the pod or policy is being released, or was. A release that was intended before its workload was quarantined again does not count.

@@ -101,6 +101,18 @@ var _ = Describe("Releasing in waves", func() {
 			g.Expect(free).To(BeNumerically(">=", 2))
 		}).WithTimeout(scenario.Patience).Should(Succeed())
 
+		By("finding that the evidence of the compromised revision is held all the while")
+		now, err := shop.Incident(ctx, "miner")
+		Expect(err).NotTo(HaveOccurred())
+		for _, p := range now.Status.Pods {
+			if p.Owner.Name == scenario.Web && p.Handling == v1alpha1.HandlingReleased {
+				var pod corev1.Pod
+				if shop.Admin.Get(ctx, client.ObjectKey{Namespace: p.Namespace, Name: p.Name}, &pod) == nil {
+					Expect(pod.Spec.Containers[0].Image).To(Equal(builder.GoodImage), p.Name)
+				}
+			}
+		}
+
 		By("having it fail once more")
 		Expect(shop.Admin.Delete(ctx, well())).To(Succeed())
 		await(ctx, shop, "miner", "with a second relapse", stepIs("second", v1alpha1.StepFailed))
