@@ -906,6 +906,11 @@ type StepStatus struct {
 	// +kubebuilder:validation:Minimum=1
 	Interventions int32 `json:"interventions,omitempty"`
 
+	// tries is how often the step was retried.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	Tries int32 `json:"tries,omitempty"`
+
 	// lastIntervention says who intervened last, why, and what came of it.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
@@ -940,6 +945,11 @@ type Relapse struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=1024
 	Why string `json:"why,omitempty"`
+
+	// afterEntry is the number of the last journal entry there was by then. What had been released by then counts as released no more.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	AfterEntry int64 `json:"afterEntry,omitempty"`
 
 	// revisions are the ids of the revisions that are held because of it.
 	// +optional

@@ -56,6 +56,9 @@ func (s *scope) closeSteps(ctx context.Context) (waiting string, err error) {
 	if why := cmp.Or(s.books.trouble(), s.evidenceWait); why != "" {
 		return why, nil
 	}
+	if claim := recovery.Exchanging(s.journal); claim != "" {
+		return fmt.Sprintf("waits until %s, whose volume is being exchanged, is there again; see status.recovery.steps", claim), nil
+	}
 	for _, e := range s.next.Evidence {
 		if e.State == v1alpha1.EvidencePending {
 			return fmt.Sprintf("waits for evidence of %s %s/%s to be collected or declared as a gap", e.Subject.Kind, e.Subject.Namespace, e.Subject.Name), nil

@@ -65,7 +65,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		return ctrl.Result{}, err
 	}
 	if r.Writes.behind(&inc) {
-		return ctrl.Result{RequeueAfter: retryChanged}, nil
+		return ctrl.Result{RequeueAfter: retryChanged}, r.lookBack(ctx, req.NamespacedName)
 	}
 	persisted := inc.Status.DeepCopy()
 	forgetRehearsal(&inc)

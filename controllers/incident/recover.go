@@ -30,7 +30,8 @@ const choicePoll = 10 * time.Second
 
 // recover executes the recovery plan.
 func (s *scope) recover(ctx context.Context) error {
-	if s.incident.Spec.Goal != v1alpha1.GoalRecover {
+	closing := s.incident.Spec.Goal == v1alpha1.GoalClose && s.next.Recovery != nil && recovery.Exchanging(s.journal) != ""
+	if s.incident.Spec.Goal != v1alpha1.GoalRecover && !closing {
 		return nil
 	}
 	if s.next.Recovery == nil || s.dryRun() {
@@ -126,7 +127,11 @@ func (s *scope) runSteps(ctx context.Context) error {
 		return nil
 	}
 	var failures []error
-	for _, i := range recovery.Runnable(rec.Plan, rec.Steps) {
+	runnable := recovery.Runnable(rec.Plan, rec.Steps)
+	if s.closing() {
+		runnable = recovery.Exchangers(rec.Plan, rec.Steps)
+	}
+	for _, i := range runnable {
 		step := rec.Plan.Steps[i]
 		outcome, err := recovery.Run(ctx, x, step)
 		if err != nil {

@@ -1,10 +1,12 @@
 package incident
 
 import (
+	"context"
 	"sync"
 
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/resourceversion"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
 )
@@ -41,6 +43,16 @@ func (w *Writes) behind(inc *v1alpha1.Incident) bool {
 	}
 	order, err := resourceversion.CompareResourceVersion(inc.ResourceVersion, last.version)
 	return err == nil && order < 0
+}
+
+// lookBack asks the API server itself whether the Incident is as old as the cache has it: etcd may have been restored from a backup, which takes versions back. What was written since is gone then.
+func (r *Reconciler) lookBack(ctx context.Context, name types.NamespacedName) error {
+	var inc v1alpha1.Incident
+	err := r.Live.Get(ctx, name, &inc)
+	if err == nil && r.Writes.behind(&inc) {
+		r.Writes.forget(name)
+	}
+	return client.IgnoreNotFound(err)
 }
 
 // forget drops what is remembered of an Incident that is gone.

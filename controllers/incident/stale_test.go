@@ -4,7 +4,9 @@ import (
 	"testing"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
 )
@@ -37,4 +39,31 @@ func TestWritesKnowWhatIsBehind(t *testing.T) {
 	if w.behind(version("a", "1")) {
 		t.Error("what was forgotten is remembered")
 	}
+}
+
+// After etcd was restored from a backup, the API server itself has what is older, and passes go on.
+func TestLookBack(t *testing.T) {
+	name := types.NamespacedName{Namespace: "shop", Name: "inc"}
+	for version, want := range map[string]bool{"100": true, "90": false} {
+		live := &v1alpha1.Incident{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "inc", UID: "a", ResourceVersion: version}}
+		r := &Reconciler{Writes: NewWrites(), Live: fake.NewClientBuilder().WithScheme(scheme(t)).WithObjects(live).Build()}
+		written, cached := live.DeepCopy(), live.DeepCopy()
+		written.ResourceVersion, cached.ResourceVersion = "100", "90"
+		r.Writes.wrote(written)
+		if err := r.lookBack(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+		if got := r.Writes.behind(cached); got != want {
+			t.Errorf("with version %s at the API server, behind() = %t", version, got)
+		}
+	}
+}
+
+func scheme(t *testing.T) *runtime.Scheme {
+	t.Helper()
+	out := runtime.NewScheme()
+	if err := v1alpha1.AddToScheme(out); err != nil {
+		t.Fatal(err)
+	}
+	return out
 }

@@ -24,14 +24,19 @@ func (s *scope) releaseStep(ctx context.Context, step v1alpha1.RecoveryStep) (re
 	rec := s.next.Recovery
 	restore := step.Release.HeldPods == v1alpha1.HeldPodRestore
 	inWave := func(workload v1alpha1.ObjectRef) bool {
-		return workload.Namespace == s.incident.Namespace && (recovery.InWave(rec.Plan, step, workload) || restore && len(step.Release.Workloads) == 0)
+		return !recovery.Relapsed(rec, workload) && workload.Namespace == s.incident.Namespace && (recovery.InWave(rec.Plan, step, workload) || restore && len(step.Release.Workloads) == 0)
 	}
 	if waiting, err := s.clearRelapses(ctx, step); err != nil || waiting != "" {
 		return recovery.Outcome{Message: waiting}, err
 	}
+	for _, r := range rec.Relapses {
+		if r.ClearedAt.IsZero() && recovery.InWave(rec.Plan, step, r.Workload) {
+			return recovery.Outcome{Message: fmt.Sprintf("%s %s was quarantined again by step %s: have that one retried first, if what came back is clean", r.Workload.Kind, r.Workload.Name, r.Step)}, nil
+		}
+	}
 	if restore {
 		waiting, err := s.releasePods(ctx, func(p *v1alpha1.PodStatus) bool {
-			return p.Namespace == s.incident.Namespace && (len(step.Release.Workloads) == 0 || inWave(p.Owner))
+			return p.Namespace == s.incident.Namespace && !recovery.Relapsed(rec, p.Owner) && (len(step.Release.Workloads) == 0 || inWave(p.Owner))
 		}, false)
 		if err != nil || waiting != "" {
 			return recovery.Outcome{Message: waiting}, err
@@ -124,12 +129,12 @@ func (s *scope) compromisedBefore(found v1alpha1.RevisionStatus) bool {
 // letGoing reports whether the pod or policy is being released, or was. A release that was intended before its workload was quarantined again does not count.
 func (s *scope) letGoing(action v1alpha1.Action, ref, workload v1alpha1.ObjectRef) bool {
 	entry, intended := s.journal.Last(action, ref)
-	if !intended || s.closing() || s.incident.Status.Recovery == nil {
+	if !intended || s.incident.Status.Recovery == nil {
 		return intended
 	}
 	for _, r := range s.incident.Status.Recovery.Relapses {
 		if r.ClearedAt.IsZero() && r.Workload.Kind == workload.Kind && r.Workload.Namespace == workload.Namespace && r.Workload.Name == workload.Name {
-			return entry.IntendedAt.After(r.At.Time)
+			return entry.Number > r.AfterEntry
 		}
 	}
 	return true
@@ -164,7 +169,16 @@ func (s *scope) others(ctx context.Context) ([]v1alpha1.Incident, error) {
 func (s *scope) relapse(r v1alpha1.Relapse) {
 	rec := s.next.Recovery
 	r.Why = clip(r.Why, maxMessage)
-	if len(rec.Relapses) < maxRelapses {
-		rec.Relapses = append(rec.Relapses, r)
+	if entries := s.journal.Entries(); len(entries) > 0 {
+		r.AfterEntry = entries[len(entries)-1].Number
 	}
+	// A plan has far fewer workloads: what has to make room was cleared.
+	for len(rec.Relapses) >= maxRelapses {
+		i := slices.IndexFunc(rec.Relapses, func(r v1alpha1.Relapse) bool { return !r.ClearedAt.IsZero() })
+		if i < 0 {
+			return
+		}
+		rec.Relapses = slices.Delete(rec.Relapses, i, i+1)
+	}
+	rec.Relapses = append(rec.Relapses, r)
 }

@@ -37,19 +37,25 @@ func failed(format string, args ...any) Outcome {
 	return Outcome{Failed: true, Message: fmt.Sprintf(format, args...)}
 }
 
-// each brings every one of a step's objects on, and waits for all of them.
+// each brings every one of a step's objects on, and waits for all of them. Where one has failed, the step has.
 func each[T any](objects []T, one func(T) (Outcome, error)) (Outcome, error) {
-	var ready, notYet []string
+	var ready, notYet, hopeless []string
 	for _, object := range objects {
 		out, err := one(object)
 		if err != nil {
 			return Outcome{}, err
 		}
-		if out.Done {
+		switch {
+		case out.Done:
 			ready = append(ready, out.Message)
-		} else {
+		case out.Failed:
+			hopeless = append(hopeless, out.Message)
+		default:
 			notYet = append(notYet, out.Message)
 		}
+	}
+	if len(hopeless) > 0 {
+		return failed("%s", strings.Join(hopeless, "; ")), nil
 	}
 	if len(notYet) > 0 {
 		return waiting("waits: %s", strings.Join(notYet, "; ")), nil
@@ -152,6 +158,14 @@ func (x *Execution) Status(step string) *v1alpha1.StepStatus {
 		}
 	}
 	return nil
+}
+
+// tries is how often the step was retried.
+func (x *Execution) tries(step string) int32 {
+	if s := x.Status(step); s != nil {
+		return s.Tries
+	}
+	return 0
 }
 
 // Choice is what was chosen for the object, or nil.

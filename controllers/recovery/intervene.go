@@ -43,6 +43,7 @@ func intervened(s v1alpha1.StepStatus, v v1alpha1.Intervention, now metav1.Time)
 	s.Message = told(v, "")
 	switch v.Action {
 	case v1alpha1.InterventionRetry:
+		s.Tries++
 		s.State, s.StartedAt, s.FinishedAt, s.ObservedSince = v1alpha1.StepPending, metav1.Time{}, metav1.Time{}, metav1.Time{}
 	case v1alpha1.InterventionSkip:
 		s.State, s.FinishedAt = v1alpha1.StepSkipped, now
@@ -60,6 +61,9 @@ func refusal(plan v1alpha1.RecoveryPlanSpec, status []v1alpha1.StepStatus, i int
 		if !slices.Contains([]v1alpha1.StepState{v1alpha1.StepFailed, v1alpha1.StepUndone, v1alpha1.StepOverdue, v1alpha1.StepSkipped}, state) {
 			return fmt.Sprintf("a step that is %s is not retried", state)
 		}
+		if state == v1alpha1.StepOverdue && (step.RunJob != nil || step.RestoreVolumes != nil) {
+			return "a step that is Overdue is still under way, and what it has started is not started a second time beside it"
+		}
 		if len(status[i].Records) > maxRecords/2 {
 			return "it was retried so often that there is no room for what another try would record: declare another Incident"
 		}
@@ -69,8 +73,8 @@ func refusal(plan v1alpha1.RecoveryPlanSpec, status []v1alpha1.StepStatus, i int
 			return "an approve step is not skipped: it is what people have to agree to"
 		case state == v1alpha1.StepSucceeded:
 			return "the step has succeeded"
-		case state == v1alpha1.StepUndoing:
-			return "what it has done is being taken back; skip it when that is over"
+		case step.Release != nil && begun(status[i]):
+			return "a release step that has begun is not skipped: have it retried, or close the Incident"
 		}
 	case v1alpha1.InterventionUndo:
 		return undoRefusal(plan, status, i)
@@ -88,7 +92,7 @@ func undoRefusal(plan v1alpha1.RecoveryPlanSpec, status []v1alpha1.StepStatus, i
 	case v1alpha1.StepRunning, v1alpha1.StepOverdue, v1alpha1.StepSucceeded, v1alpha1.StepFailed, v1alpha1.StepSkipped:
 	}
 	for j, other := range plan.Steps {
-		if other.Release != nil && !idle(status[j].State) {
+		if other.Release != nil && begun(status[j]) {
 			return fmt.Sprintf("release step %s has begun: what was released is not taken back", other.Name)
 		}
 	}
@@ -99,6 +103,9 @@ func undoRefusal(plan v1alpha1.RecoveryPlanSpec, status []v1alpha1.StepStatus, i
 	}
 	return ""
 }
+
+// begun reports whether a release step may have released something. One that is retried is Pending for a while.
+func begun(s v1alpha1.StepStatus) bool { return s.Tries > 0 || !idle(s.State) }
 
 // idle reports whether nothing of a step in this state is in effect.
 func idle(state v1alpha1.StepState) bool {

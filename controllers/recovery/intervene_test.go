@@ -24,18 +24,21 @@ func TestIntervene(t *testing.T) {
 		want   string // the states
 		says   string // of the step
 	}{
-		"retry of a failed step":             {status: states("a=Failed", "b=Pending", "ask=Pending", "let-go=Pending"), wish: by("a", "Retry"), want: "Pending/Pending/Pending/Pending", says: "Retry by ann: the vendor says so"},
-		"retry of an overdue step":           {status: states("a=Overdue", "b=Pending", "ask=Pending", "let-go=Pending"), wish: by("a", "Retry"), want: "Pending/Pending/Pending/Pending", says: "Retry by ann"},
-		"no retry of one that runs":          {status: states("a=Running", "b=Pending", "ask=Pending", "let-go=Pending"), wish: by("a", "Retry"), want: "Running/Pending/Pending/Pending", says: "Retry by ann was refused: a step that is Running is not retried"},
-		"skip of a step that has not begun":  {status: states("a=Running", "b=Pending", "ask=Pending", "let-go=Pending"), wish: by("b", "Skip"), want: "Running/Skipped/Pending/Pending", says: "Skip by ann"},
-		"skip of a failed step":              {status: states("a=Failed", "b=Pending", "ask=Pending", "let-go=Pending"), wish: by("a", "Skip"), want: "Skipped/Pending/Pending/Pending", says: "Skip by ann"},
-		"no skip of an approve step":         {status: states("a=Succeeded", "b=Succeeded", "ask=Running", "let-go=Pending"), wish: by("ask", "Skip"), want: "Succeeded/Succeeded/Running/Pending", says: "an approve step is not skipped"},
-		"no skip of what has succeeded":      {status: states("a=Succeeded", "b=Running", "ask=Pending", "let-go=Pending"), wish: by("a", "Skip"), want: "Succeeded/Running/Pending/Pending", says: "the step has succeeded"},
-		"undo of the last step that ran":     {status: states("a=Succeeded", "b=Succeeded", "ask=Pending", "let-go=Pending"), wish: by("b", "Undo"), want: "Succeeded/Undoing/Pending/Pending", says: "Undo by ann"},
-		"no undo while another builds on it": {status: states("a=Succeeded", "b=Succeeded", "ask=Pending", "let-go=Pending"), wish: by("a", "Undo"), want: "Succeeded/Succeeded/Pending/Pending", says: "undo that one first"},
-		"undo once that is undone":           {status: states("a=Succeeded", "b=Undone", "ask=Pending", "let-go=Pending"), wish: by("a", "Undo"), want: "Undoing/Undone/Pending/Pending", says: "Undo by ann"},
-		"no undo of what was released":       {status: states("a=Succeeded", "b=Succeeded", "ask=Succeeded", "let-go=Running"), wish: by("b", "Undo"), want: "Succeeded/Succeeded/Succeeded/Running", says: "what was released is not taken back"},
-		"no undo of what has not begun":      {status: states("a=Pending", "b=Pending", "ask=Pending", "let-go=Pending"), wish: by("a", "Undo"), want: "Pending/Pending/Pending/Pending", says: "the step has not started"},
+		"retry of a failed step":                 {status: states("a=Failed", "b=Pending", "ask=Pending", "let-go=Pending"), wish: by("a", "Retry"), want: "Pending/Pending/Pending/Pending", says: "Retry by ann: the vendor says so"},
+		"retry of an overdue step":               {status: states("a=Overdue", "b=Pending", "ask=Pending", "let-go=Pending"), wish: by("a", "Retry"), want: "Pending/Pending/Pending/Pending", says: "Retry by ann"},
+		"no retry of one that runs":              {status: states("a=Running", "b=Pending", "ask=Pending", "let-go=Pending"), wish: by("a", "Retry"), want: "Running/Pending/Pending/Pending", says: "Retry by ann was refused: a step that is Running is not retried"},
+		"skip of a step that has not begun":      {status: states("a=Running", "b=Pending", "ask=Pending", "let-go=Pending"), wish: by("b", "Skip"), want: "Running/Skipped/Pending/Pending", says: "Skip by ann"},
+		"skip of a failed step":                  {status: states("a=Failed", "b=Pending", "ask=Pending", "let-go=Pending"), wish: by("a", "Skip"), want: "Skipped/Pending/Pending/Pending", says: "Skip by ann"},
+		"no skip of an approve step":             {status: states("a=Succeeded", "b=Succeeded", "ask=Running", "let-go=Pending"), wish: by("ask", "Skip"), want: "Succeeded/Succeeded/Running/Pending", says: "an approve step is not skipped"},
+		"no skip of what has succeeded":          {status: states("a=Succeeded", "b=Running", "ask=Pending", "let-go=Pending"), wish: by("a", "Skip"), want: "Succeeded/Running/Pending/Pending", says: "the step has succeeded"},
+		"undo of the last step that ran":         {status: states("a=Succeeded", "b=Succeeded", "ask=Pending", "let-go=Pending"), wish: by("b", "Undo"), want: "Succeeded/Undoing/Pending/Pending", says: "Undo by ann"},
+		"no undo while another builds on it":     {status: states("a=Succeeded", "b=Succeeded", "ask=Pending", "let-go=Pending"), wish: by("a", "Undo"), want: "Succeeded/Succeeded/Pending/Pending", says: "undo that one first"},
+		"undo once that is undone":               {status: states("a=Succeeded", "b=Undone", "ask=Pending", "let-go=Pending"), wish: by("a", "Undo"), want: "Undoing/Undone/Pending/Pending", says: "Undo by ann"},
+		"no undo of what was released":           {status: states("a=Succeeded", "b=Succeeded", "ask=Succeeded", "let-go=Running"), wish: by("b", "Undo"), want: "Succeeded/Succeeded/Succeeded/Running", says: "what was released is not taken back"},
+		"skip of one whose undoing does not end": {status: states("a=Undoing", "b=Pending", "ask=Pending", "let-go=Pending"), wish: by("a", "Skip"), want: "Skipped/Pending/Pending/Pending", says: "Skip by ann"},
+		"no skip of a release that has begun":    {status: states("a=Succeeded", "b=Succeeded", "ask=Succeeded", "let-go=Failed"), wish: by("let-go", "Skip"), want: "Succeeded/Succeeded/Succeeded/Failed", says: "a release step that has begun is not skipped"},
+		"no undo once a release is retried":      {status: retried(states("a=Succeeded", "b=Succeeded", "ask=Succeeded", "let-go=Pending"), "let-go"), wish: by("b", "Undo"), want: "Succeeded/Succeeded/Succeeded/Pending", says: "what was released is not taken back"},
+		"no undo of what has not begun":          {status: states("a=Pending", "b=Pending", "ask=Pending", "let-go=Pending"), wish: by("a", "Undo"), want: "Pending/Pending/Pending/Pending", says: "the step has not started"},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -57,6 +60,28 @@ func TestIntervene(t *testing.T) {
 				t.Errorf("an intervention counts twice (-once +twice):\n%s", diff)
 			}
 		})
+	}
+}
+
+func retried(status []v1alpha1.StepStatus, step string) []v1alpha1.StepStatus {
+	for i := range status {
+		if status[i].Name == step {
+			status[i].Tries = 1
+		}
+	}
+	return status
+}
+
+// A job that still runs is not run a second time beside itself, neither by a retry that is refused nor by one of a step that is overdue.
+func TestOnlyARetryThatIsCarriedOutCounts(t *testing.T) {
+	steps := graph("a")
+	steps[0].RunJob = &v1alpha1.RunJobStep{Image: goodImage}
+	retry := []v1alpha1.Intervention{{Step: "a", Action: "Retry", Author: "ann"}}
+	for state, want := range map[string]int32{"Running": 0, "Overdue": 0, "Failed": 1} {
+		got := Intervene(v1alpha1.RecoveryPlanSpec{Steps: steps}, states("a="+state), retry, metav1.Now())[0]
+		if got.Tries != want || got.Interventions != 1 {
+			t.Errorf("after a retry while it is %s: %d tries, %d interventions; want %d and 1", state, got.Tries, got.Interventions, want)
+		}
 	}
 }
 

@@ -77,11 +77,7 @@ func judgeJob(job *batchv1.Job, name string) Outcome {
 func jobFor(x *Execution, step v1alpha1.RecoveryStep) *batchv1.Job {
 	labels := measure.OwnedLabels(x.Incident)
 	labels[RecoveryJobLabel] = step.Name
-	try := int32(0)
-	if s := x.Status(step.Name); s != nil {
-		try = s.Interventions
-	}
-	sum := sha256.Sum256(fmt.Appendf(nil, "%s/%s/%d", x.Incident.UID, step.Name, try))
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s/%s/%d", x.Incident.UID, step.Name, x.tries(step.Name)))
 	limit := int64(step.RunJob.TimeoutSeconds)
 	return &batchv1.Job{
 		ObjectMeta: metav1.ObjectMeta{Namespace: x.Incident.Namespace, Name: "cofferdam-" + hex.EncodeToString(sum[:8]), Labels: labels, Annotations: measure.OwnedAnnotations(x.Incident)},

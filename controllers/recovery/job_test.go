@@ -43,10 +43,12 @@ func TestJobNames(t *testing.T) {
 	step := v1alpha1.RecoveryStep{Name: "a", RunJob: &v1alpha1.RunJobStep{Image: goodImage, Claims: []v1alpha1.JobClaim{{ClaimName: "data", MountPath: "/data"}}}}
 	x := &Execution{Incident: incident(nil), Steps: states("a=Running")}
 	first, again := jobFor(x, step), jobFor(x, step)
-	x.Steps[0].Interventions = 1
+	x.Steps[0].Interventions = 1 // of which none was carried out
+	refused := jobFor(x, step)
+	x.Steps[0].Tries = 1
 	retried := jobFor(x, step)
-	if first.Name != again.Name || first.Name == retried.Name {
-		t.Errorf("names are %s, %s and, retried, %s", first.Name, again.Name, retried.Name)
+	if first.Name != again.Name || first.Name != refused.Name || first.Name == retried.Name {
+		t.Errorf("names are %s, %s, after a refusal %s and, retried, %s", first.Name, again.Name, refused.Name, retried.Name)
 	}
 	spec := first.Spec.Template.Spec
 	if spec.AutomountServiceAccountToken == nil || *spec.AutomountServiceAccountToken {

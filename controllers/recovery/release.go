@@ -34,10 +34,10 @@ func (release) Run(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep
 	return done("released, and observed for %d seconds", step.Release.ObserveSeconds), nil
 }
 
-// let releases, once what is watched is healthy, and begins to observe if the step says so.
+// let releases, once what is watched is healthy, and begins to observe if the step says so. What is released once more after a relapse need not be healthy before: in quarantine it may not be able to.
 func let(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep, status *v1alpha1.StepStatus) (Outcome, error) {
-	if len(step.Release.Watched.Objects) > 0 {
-		if out, err := lookAt(ctx, x, &step.Release.Watched); err != nil || !out.Done {
+	if !onceMore(x.Incident.Status.Recovery, step.Name) {
+		if out, err := watch(ctx, x, step); err != nil || !out.Done {
 			return out, err
 		}
 	}
@@ -45,20 +45,34 @@ func let(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep, status *
 	if err != nil || !out.Done || step.Release.ObserveSeconds == 0 || status == nil {
 		return out, err
 	}
+	if healthy, err := watch(ctx, x, step); err != nil || !healthy.Done {
+		return healthy, err
+	}
 	status.ObservedSince = x.Now
 	return waiting("%s; what was released is observed now", out.Message), nil
 }
 
+// onceMore reports whether the step has released something that relapsed.
+func onceMore(rec *v1alpha1.RecoveryStatus, step string) bool {
+	return rec != nil && slices.ContainsFunc(rec.Relapses, func(r v1alpha1.Relapse) bool { return r.Step == step })
+}
+
+// watch looks whether everything is healthy that the step watches.
+func watch(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep) (Outcome, error) {
+	if len(step.Release.Watched.Objects) == 0 {
+		return done("nothing is watched"), nil
+	}
+	return lookAt(ctx, x, &step.Release.Watched)
+}
+
 // relapse says why what was released has to be quarantined again, or "".
 func relapse(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep, since metav1.Time) (string, error) {
-	if len(step.Release.Watched.Objects) > 0 {
-		out, err := lookAt(ctx, x, &step.Release.Watched)
-		if err != nil {
-			return "", err
-		}
-		if !out.Done {
-			return "what is watched is not healthy any more: " + strings.TrimPrefix(out.Message, "waits: "), nil
-		}
+	out, err := watch(ctx, x, step)
+	if err != nil {
+		return "", err
+	}
+	if !out.Done {
+		return "what is watched is not healthy any more: " + strings.TrimPrefix(out.Message, "waits: "), nil
 	}
 	others, err := x.Others(ctx)
 	if err != nil {

@@ -54,12 +54,12 @@ func (r *restoration) check(ctx context.Context) (Outcome, error) {
 	case err != nil:
 		return Outcome{}, fmt.Errorf("reading %s: %w", name, err)
 	case job.Labels[v1alpha1.IncidentUIDLabel] != string(r.x.Incident.UID):
-		return r.fail("%s is somebody else's: delete or rename it, and retry the step", name), nil
+		return failed("%s is somebody else's: delete or rename it, and retry the step", name), nil
 	}
 	out := judgeJob(&job, name)
 	switch {
 	case out.Failed:
-		return r.fail("the volume from snapshot %s did not pass its check, and nothing was exchanged: %s", r.choice.Source.Name, out.Message), nil
+		return failed("the volume from snapshot %s did not pass its check, and nothing was exchanged: %s", r.choice.Source.Name, out.Message), nil
 	case out.Done:
 		r.x.Record(r.step.Name, v1alpha1.StepRecord{Object: jobRef(wanted), ResourceVersion: job.ResourceVersion, Data: passed})
 		return waiting("%s: what it was run with is about to be removed", name), nil
@@ -88,8 +88,8 @@ func (r *restoration) clearChecks(ctx context.Context) (string, error) {
 // startCheck creates the job, once its pod is known to have no network.
 func (r *restoration) startCheck(ctx context.Context, job *batchv1.Job) (Outcome, error) {
 	deny := r.checkPolicy()
-	if there, err := r.denies(ctx, deny); err != nil || !there {
-		return waiting("NetworkPolicy %s/%s is about to be created, for the check of %s", deny.Namespace, deny.Name, r.stagedName()), err
+	if why, err := r.undenied(ctx, deny); err != nil || why != "" {
+		return waiting("%s", why), err
 	}
 	pod := &corev1.Pod{ObjectMeta: *job.Spec.Template.ObjectMeta.DeepCopy(), Spec: *job.Spec.Template.Spec.DeepCopy()}
 	pod.Namespace = job.Namespace
@@ -99,18 +99,21 @@ func (r *restoration) startCheck(ctx context.Context, job *batchv1.Job) (Outcome
 	return startJob(ctx, r.x, job)
 }
 
-// denies reports whether the policy is there as it should be, and creates it if there is none.
-func (r *restoration) denies(ctx context.Context, deny *networkingv1.NetworkPolicy) (bool, error) {
+// undenied says why the policy is not in force yet, or "", and creates it if there is none.
+func (r *restoration) undenied(ctx context.Context, deny *networkingv1.NetworkPolicy) (string, error) {
+	name := fmt.Sprintf("NetworkPolicy %s/%s", deny.Namespace, deny.Name)
 	var there networkingv1.NetworkPolicy
 	err := r.x.Reader.Get(ctx, client.ObjectKeyFromObject(deny), &there)
-	if err == nil {
-		return equality.Semantic.DeepEqual(there.Spec, deny.Spec), nil
-	}
-	if !apierrors.IsNotFound(err) {
-		return false, fmt.Errorf("reading NetworkPolicy %s/%s: %w", deny.Namespace, deny.Name, err)
+	switch {
+	case err == nil && equality.Semantic.DeepEqual(there.Spec, deny.Spec):
+		return "", nil
+	case err == nil:
+		return name + ", which isolates the checks of volumes, was changed: delete it, and it is created anew", nil
+	case !apierrors.IsNotFound(err):
+		return "", fmt.Errorf("reading %s: %w", name, err)
 	}
 	op := v1alpha1.PlannedAction{Verb: "create", Object: v1alpha1.ObjectRef{Kind: "NetworkPolicy", Namespace: deny.Namespace, Name: deny.Name}, Detail: "deny the checks of volumes everything"}
-	return false, r.x.Writer.Write(ctx, op, func(ctx context.Context, c client.Client) error {
+	return name + " is about to be created, for the checks of volumes", r.x.Writer.Write(ctx, op, func(ctx context.Context, c client.Client) error {
 		return client.IgnoreAlreadyExists(c.Create(ctx, deny))
 	})
 }
@@ -128,13 +131,9 @@ func (r *restoration) checkPolicy() *networkingv1.NetworkPolicy {
 	}
 }
 
-// checkJob is the job of this try.
+// checkJob is the job that looks at this volume in this try.
 func (r *restoration) checkJob() *batchv1.Job {
-	try := int32(0)
-	if s := r.x.Status(r.step.Name); s != nil {
-		try = s.Interventions
-	}
-	sum := sha256.Sum256(fmt.Appendf(nil, "%s/check/%d", r.suffix(), try))
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s/check/%s/%d", r.suffix(), r.fresh.UID, r.x.tries(r.step.Name)))
 	labels := measure.OwnedLabels(r.x.Incident)
 	labels[RecoveryJobLabel] = r.step.Name
 	check := r.step.RestoreVolumes.Check

@@ -139,9 +139,6 @@ func (s *selection) judge(ctx context.Context, snapshot *snapshotv1.VolumeSnapsh
 		return nil, "is being deleted", nil
 	case status == nil || !ptr.Deref(status.ReadyToUse, false) || status.CreationTime == nil || status.BoundVolumeSnapshotContentName == nil:
 		return nil, "is not ready", nil
-	case !status.CreationTime.Time.Before(s.before):
-		return nil, fmt.Sprintf("was taken at %s, and only what was taken before %s is known to be older than the incident",
-			status.CreationTime.UTC().Format(time.RFC3339), s.before.UTC().Format(time.RFC3339)), nil
 	}
 	var content snapshotv1.VolumeSnapshotContent
 	err := s.x.Reader.Get(ctx, client.ObjectKey{Name: *status.BoundVolumeSnapshotContentName}, &content)
@@ -156,7 +153,23 @@ func (s *selection) judge(ctx context.Context, snapshot *snapshotv1.VolumeSnapsh
 	case content.Spec.Driver != volume.Spec.CSI.Driver:
 		return nil, fmt.Sprintf("is of the driver %s, and the volume of %s", content.Spec.Driver, volume.Spec.CSI.Driver), nil
 	}
-	return &candidate{snapshot: snapshot, taken: status.CreationTime.Time, group: ptr.Deref(status.VolumeGroupSnapshotName, "")}, "", nil
+	taken := takenAt(snapshot, &content)
+	if !taken.Before(s.before) {
+		return nil, fmt.Sprintf("was taken at %s, and only what was taken before %s is known to be older than the incident",
+			taken.UTC().Format(time.RFC3339), s.before.UTC().Format(time.RFC3339)), nil
+	}
+	return &candidate{snapshot: snapshot, taken: taken, group: ptr.Deref(status.VolumeGroupSnapshotName, "")}, "", nil
+}
+
+// takenAt is when the storage took the snapshot: what the content says, to which people of a namespace have no access, unless the snapshot itself says that it was later.
+func takenAt(snapshot *snapshotv1.VolumeSnapshot, content *snapshotv1.VolumeSnapshotContent) time.Time {
+	taken := snapshot.Status.CreationTime.Time
+	if content.Status != nil && content.Status.CreationTime != nil {
+		if t := time.Unix(0, *content.Status.CreationTime); t.After(taken) {
+			return t
+		}
+	}
+	return taken
 }
 
 // newest is the youngest of the candidates; of two of the same second the one whose name comes first.

@@ -11,6 +11,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
+	"cofferdam.dev/cofferdam/controllers/journal"
 )
 
 // exchange gives the claim the new volume.
@@ -148,8 +149,8 @@ func (r *restoration) reserve(ctx context.Context, volume *corev1.PersistentVolu
 
 // dropStaged deletes the claim that the volume was made with. The volume is held.
 func (r *restoration) dropStaged(ctx context.Context) (Outcome, error) {
-	if r.staged.Labels[v1alpha1.IncidentUIDLabel] != string(r.x.Incident.UID) {
-		return waiting("%s %s is somebody else's: delete or rename it", claimKind, r.staged.Name), nil
+	if !r.asChosen(r.staged) || r.made.Staged != "" && r.made.Staged != string(r.staged.UID) {
+		return waiting("%s %s was not made for this recovery: delete or rename it", claimKind, r.staged.Name), nil
 	}
 	if why, err := r.clearChecks(ctx); err != nil || why != "" {
 		return waiting("%s", why), err
@@ -179,7 +180,6 @@ func (r *restoration) deleteClaim(ctx context.Context, claim *corev1.PersistentV
 
 // createClaim puts the claim back as it was, with another volume.
 func (r *restoration) createClaim(ctx context.Context, volume *corev1.PersistentVolume) (Outcome, error) {
-	r.replaced()
 	spec := *r.was.Spec.DeepCopy()
 	spec.VolumeName, spec.DataSource, spec.DataSourceRef = volume.Name, nil, nil
 	claim := &corev1.PersistentVolumeClaim{
@@ -195,7 +195,7 @@ func (r *restoration) createClaim(ctx context.Context, volume *corev1.Persistent
 	return waiting("%s %s is about to be created with volume %s", claimKind, claim.Name, volume.Name), err
 }
 
-// replaced notes that the claims are gone that were to be deleted.
+// replaced notes, once the claim is bound again, that the claims are gone that were to be deleted. Until then their intents are open: see Exchanging.
 func (r *restoration) replaced() {
 	for _, e := range r.x.Journal.Entries() {
 		there := r.claim != nil && e.Object.UID == string(r.claim.UID) || r.staged != nil && e.Object.UID == string(r.staged.UID)
@@ -236,4 +236,23 @@ func (r *restoration) giveBack(ctx context.Context, volume *corev1.PersistentVol
 		},
 		"spec": map[string]any{"persistentVolumeReclaimPolicy": policy},
 	})
+}
+
+// Exchanging says which claim is being exchanged, or "". It may not be there at all at the moment, and nobody but the step that exchanges it puts it back.
+func Exchanging(j *journal.Journal) string {
+	if open := j.Open(v1alpha1.ActionReplaceClaim); len(open) > 0 {
+		return fmt.Sprintf("%s %s/%s", claimKind, open[0].Namespace, open[0].Name)
+	}
+	return ""
+}
+
+// Exchangers are the indexes of the steps that exchange volumes and have begun to: an Incident is not closed while a claim is missing.
+func Exchangers(plan v1alpha1.RecoveryPlanSpec, status []v1alpha1.StepStatus) []int {
+	var out []int
+	for i, step := range plan.Steps {
+		if step.RestoreVolumes != nil && !Settled(status[i].State) && status[i].State != v1alpha1.StepPending {
+			out = append(out, i)
+		}
+	}
+	return out
 }

@@ -35,11 +35,8 @@ func (restoreVolumes) Run(ctx context.Context, x *Execution, step v1alpha1.Recov
 		return Outcome{}, err
 	}
 	// No claim is touched before the last volume is ready, and before the last pod is gone.
-	for _, phase := range []func(*restoration, context.Context) (Outcome, error){(*restoration).stage, (*restoration).vacate, (*restoration).exchange} {
+	for _, phase := range []func(*restoration, context.Context) (Outcome, error){(*restoration).stage, (*restoration).free, (*restoration).exchange} {
 		out, err := each(all, func(r *restoration) (Outcome, error) { return phase(r, ctx) })
-		if failure := failureOf(all); err == nil && failure != nil {
-			return *failure, nil
-		}
 		if err != nil || !out.Done {
 			return out, err
 		}
@@ -73,8 +70,6 @@ type restoration struct {
 	// old is the volume that the claim had, and fresh the one from the snapshot, of which made is recorded; nil if there is none.
 	old, fresh *corev1.PersistentVolume
 	made       volumeRecord
-	// failure is set when waiting does not help.
-	failure *Outcome
 }
 
 // claimRecord is what is needed to put a claim back.
@@ -132,7 +127,7 @@ func (r *restoration) read(ctx context.Context) error {
 	return r.readFresh(ctx)
 }
 
-// readFresh finds the newest of the volumes that were made for the claim and are still there.
+// readFresh finds the newest of the volumes that were made for the claim, are still there, and were not let go.
 func (r *restoration) readFresh(ctx context.Context) error {
 	status := r.x.Status(r.step.Name)
 	if status == nil {
@@ -153,7 +148,7 @@ func (r *restoration) readFresh(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if volume != nil {
+		if volume != nil && r.keeps(volume) {
 			r.fresh, r.made = volume, made
 			return nil
 		}
@@ -162,27 +157,20 @@ func (r *restoration) readFresh(ctx context.Context) error {
 	return nil
 }
 
+// keeps reports whether a volume that was made is still held, or is the claim's: one that an undo has let go was written to by the workload, or is about to be removed.
+func (r *restoration) keeps(volume *corev1.PersistentVolume) bool {
+	if volume.Labels[v1alpha1.IncidentUIDLabel] == string(r.x.Incident.UID) || r.reserved(volume) {
+		return true
+	}
+	ref := volume.Spec.ClaimRef
+	return ref != nil && r.staged != nil && ref.UID == r.staged.UID
+}
+
 // settle notes that nothing is left to be done to a volume that is gone.
 func (r *restoration) settle(volume v1alpha1.ObjectRef) {
 	for _, action := range []v1alpha1.Action{v1alpha1.ActionHoldVolume, v1alpha1.ActionRebindVolume, v1alpha1.ActionReturnVolume} {
 		r.x.Journal.Done(action, volume)
 	}
-}
-
-// fail notes that waiting does not help.
-func (r *restoration) fail(format string, args ...any) Outcome {
-	out := failed(format, args...)
-	r.failure = &out
-	return out
-}
-
-func failureOf(all []*restoration) *Outcome {
-	for _, r := range all {
-		if r.failure != nil {
-			return r.failure
-		}
-	}
-	return nil
 }
 
 // exchanged reports whether the claim has the volume from the snapshot.
@@ -211,11 +199,16 @@ func (r *restoration) suffix() string {
 
 func (r *restoration) stagedName() string { return "cofferdam-staged-" + r.suffix() }
 
-// vacate waits until no pod uses the claim. Quarantined pods that do are deleted, if the step says so and nothing is lost by it.
-func (r *restoration) vacate(ctx context.Context) (Outcome, error) {
+// free waits until the claim can be exchanged. One that was exchanged may be used.
+func (r *restoration) free(ctx context.Context) (Outcome, error) {
 	if r.exchanged() {
 		return done("exchanged"), nil
 	}
+	return r.vacate(ctx)
+}
+
+// vacate waits until no pod uses the claim. Quarantined pods that do are deleted, if the step says so and nothing is lost by it.
+func (r *restoration) vacate(ctx context.Context) (Outcome, error) {
 	var users []string
 	for _, p := range podsUsing(r.x.All, r.x.Incident.Namespace, r.choice.Object.Name) {
 		users = append(users, p.Name)

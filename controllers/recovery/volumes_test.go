@@ -37,6 +37,53 @@ func TestNewest(t *testing.T) {
 	}
 }
 
+// Whoever may write the snapshot may say that it is older; the content says when it was taken.
+func TestTakenAt(t *testing.T) {
+	early := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	late := early.Add(time.Hour)
+	content := func(at time.Time) *snapshotv1.VolumeSnapshotContent {
+		return &snapshotv1.VolumeSnapshotContent{Status: &snapshotv1.VolumeSnapshotContentStatus{CreationTime: new(at.UnixNano())}}
+	}
+	cases := map[string]struct {
+		says    time.Time
+		content *snapshotv1.VolumeSnapshotContent
+		want    time.Time
+	}{
+		"the content says nothing": {early, &snapshotv1.VolumeSnapshotContent{}, early},
+		"they agree":               {early, content(early), early},
+		"the content is younger":   {early, content(late), late},
+		"the snapshot is younger":  {late, content(early), late},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			snapshot := &snapshotv1.VolumeSnapshot{Status: &snapshotv1.VolumeSnapshotStatus{CreationTime: new(metav1.NewTime(tc.says))}}
+			if got := takenAt(snapshot, tc.content); !got.Equal(tc.want) {
+				t.Errorf("takenAt() = %s, want %s", got, tc.want)
+			}
+		})
+	}
+}
+
+func TestEachFailsWithOne(t *testing.T) {
+	outcomes := map[string]Outcome{"good": done("good"), "slow": waiting("slow"), "bad": failed("bad")}
+	cases := map[string]struct {
+		objects []string
+		want    Outcome
+	}{
+		"all good":           {[]string{"good", "good"}, Outcome{Done: true, Message: "good; good"}},
+		"one takes its time": {[]string{"good", "slow"}, Outcome{Message: "waits: slow"}},
+		"one has failed":     {[]string{"slow", "bad", "good"}, Outcome{Failed: true, Message: "bad"}},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			got, err := each(tc.objects, func(o string) (Outcome, error) { return outcomes[o], nil })
+			if diff := cmp.Diff(tc.want, got); diff != "" || err != nil {
+				t.Errorf("each() (-want +got): %v\n%s", err, diff)
+			}
+		})
+	}
+}
+
 func TestKeepOneGroup(t *testing.T) {
 	cases := map[string]struct {
 		data, log []candidate

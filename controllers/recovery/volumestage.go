@@ -32,11 +32,11 @@ func (r *restoration) stage(ctx context.Context) (Outcome, error) {
 		return done("staged"), nil
 	}
 	if r.was == nil {
-		if why, err := r.remember(ctx); err != nil || why != "" {
-			return waiting("%s", why), err
+		if out, err := r.remember(ctx); err != nil || !out.Done {
+			return out, err
 		}
 	}
-	if r.fresh == nil {
+	if r.fresh == nil || r.unstaged() {
 		return r.make(ctx)
 	}
 	if held, err := r.hold(ctx, r.fresh, "it is to be the volume of "+r.choice.Object.Name); err != nil || !held {
@@ -45,13 +45,22 @@ func (r *restoration) stage(ctx context.Context) (Outcome, error) {
 	return r.check(ctx)
 }
 
+// unstaged reports whether somebody has taken away the claim that the new volume was made with. What is on it then, nobody knows.
+func (r *restoration) unstaged() bool {
+	if r.staged != nil && string(r.staged.UID) == r.made.Staged {
+		return false
+	}
+	ours := v1alpha1.ObjectRef{Kind: claimKind, Namespace: r.x.Incident.Namespace, Name: r.stagedName(), UID: r.made.Staged}
+	return !r.x.Journal.Intended(v1alpha1.ActionReplaceClaim, ours)
+}
+
 // remember records the claim and its volume before anything is changed.
-func (r *restoration) remember(ctx context.Context) (why string, err error) {
+func (r *restoration) remember(ctx context.Context) (out Outcome, err error) {
 	if r.claim == nil || string(r.claim.UID) != r.choice.Object.UID {
-		return fmt.Sprintf("%s %s is not the one that the snapshot was chosen for: it was deleted or replaced since", claimKind, r.choice.Object.Name), nil
+		return waiting("%s %s is not the one that the snapshot was chosen for: it was deleted or replaced since", claimKind, r.choice.Object.Name), nil
 	}
 	if r.old, err = readVolume(ctx, r.x, r.claim.Spec.VolumeName); err != nil || r.old == nil {
-		return fmt.Sprintf("%s %s of %s does not exist", volumeKind, r.claim.Spec.VolumeName, r.choice.Object.Name), err
+		return waiting("%s %s of %s does not exist", volumeKind, r.claim.Spec.VolumeName, r.choice.Object.Name), err
 	}
 	r.was = &claimRecord{
 		Labels: kept(r.claim.Labels), Annotations: kept(r.claim.Annotations), Owners: r.claim.OwnerReferences, Spec: r.claim.Spec,
@@ -59,13 +68,13 @@ func (r *restoration) remember(ctx context.Context) (why string, err error) {
 	}
 	data, err := json.Marshal(r.was)
 	if err != nil {
-		return "", fmt.Errorf("recording %s %s: %w", claimKind, r.choice.Object.Name, err)
+		return Outcome{}, fmt.Errorf("recording %s %s: %w", claimKind, r.choice.Object.Name, err)
 	}
 	if len(data) > maxRecord {
-		return r.fail("%s %s cannot be recorded, and so not be put back: its labels and annotations have more than %d bytes; take some off, and retry the step", claimKind, r.choice.Object.Name, maxRecord).Message, nil
+		return failed("%s %s cannot be recorded, and so not be put back: its labels and annotations have more than %d bytes; take some off, and retry the step", claimKind, r.choice.Object.Name, maxRecord), nil
 	}
 	r.x.Record(r.step.Name, v1alpha1.StepRecord{Object: r.choice.Object, ResourceVersion: r.claim.ResourceVersion, Data: string(data)})
-	return "", nil
+	return done("recorded"), nil
 }
 
 // kept are the labels or annotations of a claim that are its own, and neither ours nor about the volume that it is bound to. What kubectl last applied is left out, as it may be long.
@@ -86,10 +95,10 @@ func (r *restoration) make(ctx context.Context) (Outcome, error) {
 	switch {
 	case r.staged == nil:
 		return r.createStaged(ctx)
-	case r.staged.Labels[v1alpha1.IncidentUIDLabel] != string(r.x.Incident.UID):
-		return r.fail("%s %s is somebody else's: delete or rename it, and retry the step", claimKind, r.staged.Name), nil
+	case !r.asChosen(r.staged):
+		return failed("%s %s was not made from snapshot %s for this recovery: delete or rename it, and retry the step", claimKind, r.staged.Name, r.choice.Source.Name), nil
 	case r.staged.Status.Phase == corev1.ClaimLost:
-		return r.fail("the volume of %s %s was deleted: delete the claim, and retry the step", claimKind, r.staged.Name), nil
+		return failed("the volume of %s %s was deleted: delete the claim, and retry the step", claimKind, r.staged.Name), nil
 	case r.staged.Status.Phase != corev1.ClaimBound:
 		return waiting("waits until a volume from snapshot %s is made for %s %s", r.choice.Source.Name, claimKind, r.staged.Name), nil
 	}
@@ -101,6 +110,12 @@ func (r *restoration) make(ctx context.Context) (Outcome, error) {
 	if volume == nil || volume.Spec.ClaimRef == nil || volume.Spec.ClaimRef.UID != r.staged.UID {
 		return waiting("waits until %s %s is bound to %s", volumeKind, r.staged.Spec.VolumeName, r.staged.Name), nil
 	}
+	if volume.CreationTimestamp.Before(&r.staged.CreationTimestamp) {
+		return failed("%s %s is older than %s, and so not what was made from snapshot %s: delete the claim, and retry the step", volumeKind, volume.Name, r.staged.Name, r.choice.Source.Name), nil
+	}
+	if _, why, err := r.snapshot(ctx); err != nil || why != "" {
+		return waiting("%s", why), err
+	}
 	r.fresh, r.made = volume, volumeRecord{Claim: r.choice.Object.Name, Staged: string(r.staged.UID), Policy: volume.Spec.PersistentVolumeReclaimPolicy}
 	data, err := json.Marshal(r.made)
 	if err != nil {
@@ -109,6 +124,13 @@ func (r *restoration) make(ctx context.Context) (Outcome, error) {
 	r.x.Record(r.step.Name, v1alpha1.StepRecord{Object: volumeRef(volume), ResourceVersion: volume.ResourceVersion, Data: string(data)})
 	_, err = r.hold(ctx, volume, "it is to be the volume of "+r.choice.Object.Name)
 	return waiting("%s %s is about to be held", volumeKind, volume.Name), err
+}
+
+// asChosen reports whether a claim has our mark and is filled from the snapshot that people have approved. The mark alone anybody may set.
+func (r *restoration) asChosen(claim *corev1.PersistentVolumeClaim) bool {
+	from := claim.Spec.DataSourceRef
+	return claim.Labels[v1alpha1.IncidentUIDLabel] == string(r.x.Incident.UID) && from != nil && from.Kind == snapshotKind && from.Name == r.choice.Source.Name &&
+		(from.Namespace == nil || *from.Namespace == claim.Namespace)
 }
 
 func volumeRef(volume *corev1.PersistentVolume) v1alpha1.ObjectRef {
@@ -129,13 +151,9 @@ func (r *restoration) createStaged(ctx context.Context) (Outcome, error) {
 
 // newStaged is a claim like the original, without its labels, by which something may select it, and filled from the snapshot.
 func (r *restoration) newStaged(ctx context.Context) (claim *corev1.PersistentVolumeClaim, why string, err error) {
-	var snapshot snapshotv1.VolumeSnapshot
-	err = r.x.Reader.Get(ctx, client.ObjectKey{Namespace: r.choice.Source.Namespace, Name: r.choice.Source.Name}, &snapshot)
-	if apierrors.IsNotFound(err) || err == nil && string(snapshot.UID) != r.choice.Source.UID {
-		return nil, fmt.Sprintf("%s %s, which was chosen, does not exist any more: begin another recovery, with another snapshot", snapshotKind, r.choice.Source.Name), nil
-	}
-	if err != nil {
-		return nil, "", fmt.Errorf("reading %s %s/%s: %w", snapshotKind, r.choice.Source.Namespace, r.choice.Source.Name, err)
+	snapshot, why, err := r.snapshot(ctx)
+	if err != nil || why != "" {
+		return nil, why, err
 	}
 	spec := *r.was.Spec.DeepCopy()
 	spec.VolumeName, spec.DataSource = "", nil
@@ -149,31 +167,48 @@ func (r *restoration) newStaged(ctx context.Context) (claim *corev1.PersistentVo
 		},
 		Spec: spec,
 	}
-	node, err := r.node(ctx)
+	node, why, err := r.node(ctx)
 	if node != "" {
 		claim.Annotations[selectedNode] = node
 	}
-	return claim, "", err
+	return claim, why, err
 }
 
-// node is the node for which a volume is made whose class waits for the first consumer: one that has used the old volume, so that the new one is made where it can be reached too. It is "" for other classes.
-func (r *restoration) node(ctx context.Context) (string, error) {
-	name := ptr.Deref(r.was.Spec.StorageClassName, "")
-	if name == "" {
-		return "", nil
-	}
-	var class storagev1.StorageClass
-	err := r.x.Reader.Get(ctx, client.ObjectKey{Name: name}, &class)
-	if apierrors.IsNotFound(err) {
-		return "", nil
+// snapshot reads the snapshot that was chosen, but not a namesake of it.
+func (r *restoration) snapshot(ctx context.Context) (*snapshotv1.VolumeSnapshot, string, error) {
+	var snapshot snapshotv1.VolumeSnapshot
+	err := r.x.Reader.Get(ctx, client.ObjectKey{Namespace: r.choice.Source.Namespace, Name: r.choice.Source.Name}, &snapshot)
+	if apierrors.IsNotFound(err) || err == nil && string(snapshot.UID) != r.choice.Source.UID {
+		return nil, fmt.Sprintf("%s %s, which was chosen, does not exist any more: declare another Incident, whose recovery chooses anew", snapshotKind, r.choice.Source.Name), nil
 	}
 	if err != nil {
-		return "", fmt.Errorf("reading StorageClass %s: %w", name, err)
+		return nil, "", fmt.Errorf("reading %s %s/%s: %w", snapshotKind, r.choice.Source.Namespace, r.choice.Source.Name, err)
+	}
+	return &snapshot, "", nil
+}
+
+// node is the node for which a volume is made whose class waits for the first consumer: one that has used the old volume, so that the new one is made where it can be reached too. It is "" for other classes. It says why there
+// is none.
+func (r *restoration) node(ctx context.Context) (node, why string, err error) {
+	name := ptr.Deref(r.was.Spec.StorageClassName, "")
+	if name == "" {
+		return "", "", nil
+	}
+	var class storagev1.StorageClass
+	err = r.x.Reader.Get(ctx, client.ObjectKey{Name: name}, &class)
+	if apierrors.IsNotFound(err) {
+		return "", "", nil
+	}
+	if err != nil {
+		return "", "", fmt.Errorf("reading StorageClass %s: %w", name, err)
 	}
 	if ptr.Deref(class.VolumeBindingMode, storagev1.VolumeBindingImmediate) == storagev1.VolumeBindingImmediate {
-		return "", nil
+		return "", "", nil
 	}
-	return lastNode(r.x.Pods, r.x.Incident.Namespace, r.choice.Object.Name), nil
+	if node = lastNode(r.x.Pods, r.x.Incident.Namespace, r.choice.Object.Name); node == "" {
+		why = fmt.Sprintf("StorageClass %s makes a volume only for a node, and no pod of the Incident is known to have used %s %s: restore it by hand, and skip the step", name, claimKind, r.choice.Object.Name)
+	}
+	return node, why, nil
 }
 
 // lastNode is the node of a pod of the Incident that used the claim.

@@ -193,7 +193,7 @@ func restored(ctx context.Context, shop *scenario.Shop) (*v1alpha1.Incident, err
 	if err := shop.Admin.Create(ctx, plan); err != nil {
 		return nil, err
 	}
-	since, err := shop.BackUp(ctx, "before")
+	_, since, err := shop.BackUp(ctx, "before")
 	if err != nil {
 		return nil, err
 	}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"sync"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -23,24 +21,8 @@ import (
 
 var _ = Describe("A store that begins to fail during recovery", func() {
 	It("holds back every step that destroys something, and the recovery goes on when it works again", func(ctx SpecContext) {
-		var (
-			wait     sync.WaitGroup
-			mu       sync.Mutex
-			problems []string
-		)
-		for _, name := range []string{"errors", "a full disk", "a read-only disk", "credentials that are lost", "a store that hangs"} {
-			wait.Go(func() {
-				defer GinkgoRecover()
-				if err := recoverThrough(ctx, storeFaults[name]); err != nil {
-					mu.Lock()
-					defer mu.Unlock()
-					problems = append(problems, name+": "+err.Error())
-				}
-			})
-		}
-		wait.Wait()
-		slices.Sort(problems)
-		Expect(problems).To(BeEmpty())
+		names := []string{"errors", "a full disk", "a read-only disk", "credentials that are lost", "a store that hangs"}
+		Expect(withFaults(names, func(faults []faulty.Fault) error { return recoverThrough(ctx, faults) })).To(BeEmpty())
 	})
 })
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -40,26 +41,31 @@ var storeFaults = map[string][]faulty.Fault{
 
 var _ = Describe("A store that fails", func() {
 	It("does not delay containment, holds back whatever is destructive, and nothing is missing once it works again", func(ctx SpecContext) {
-		var (
-			wait     sync.WaitGroup
-			mu       sync.Mutex
-			problems []string
-		)
-		for name, plan := range storeFaults {
-			wait.Go(func() {
-				defer GinkgoRecover()
-				if err := surviveStore(ctx, plan, policyFor(plan)); err != nil {
-					mu.Lock()
-					defer mu.Unlock()
-					problems = append(problems, name+": "+err.Error())
-				}
-			})
-		}
-		wait.Wait()
-		slices.Sort(problems)
-		Expect(problems).To(BeEmpty())
+		Expect(withFaults(slices.Collect(maps.Keys(storeFaults)), func(plan []faulty.Fault) error { return surviveStore(ctx, plan, policyFor(plan)) })).To(BeEmpty())
 	})
 })
+
+// withFaults does something with each of the store's faults, side by side, and returns what went wrong.
+func withFaults(names []string, do func([]faulty.Fault) error) []string {
+	var (
+		wait     sync.WaitGroup
+		mu       sync.Mutex
+		problems []string
+	)
+	for _, name := range names {
+		wait.Go(func() {
+			defer GinkgoRecover()
+			if err := do(storeFaults[name]); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				problems = append(problems, name+": "+err.Error())
+			}
+		})
+	}
+	wait.Wait()
+	slices.Sort(problems)
+	return problems
+}
 
 // failing is a store that can be made to fail, and healed.
 type failing struct {

@@ -30,7 +30,7 @@ var _ = DescribeTable("A plan of config/samples brings its application back", fu
 		}
 	}
 	Expect(shop.Admin.Create(ctx, &plan)).To(Succeed())
-	since, err := shop.BackUp(ctx, "before")
+	_, since, err := shop.BackUp(ctx, "before")
 	Expect(err).NotTo(HaveOccurred())
 	declare(ctx, shop, "miner", builder.UsePlan(plan.Name), builder.Targets(target), builder.SuspectedSince(since))
 	await(ctx, shop, "miner", "contained with evidence", scenario.Is(v1alpha1.ConditionReady))

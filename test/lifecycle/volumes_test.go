@@ -2,6 +2,9 @@ package lifecycle
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -31,9 +34,8 @@ const (
 var _ = Describe("Restoring volumes", func() {
 	It("exchanges the volume of a database for one from before the incident, though somebody keeps creating the claim anew, and keeps the old one", func(ctx SpecContext) {
 		shop := openShop(ctx)
-		before := snapshotOf(ctx, shop, "before")
-		since := next(before)
-		tainted := snapshotOf(ctx, shop, "tainted")
+		before, since := backUp(ctx, shop, "before")
+		tainted, _ := backUp(ctx, shop, "tainted")
 		was, volume := claimAndVolume(ctx, shop)
 		restore := builder.RestoreVolumes("restore", []string{"stop"}, dbClaim)
 		restore.RestoreVolumes.Check = v1alpha1.VolumeCheck{Image: builder.GoodImage}
@@ -79,18 +81,24 @@ var _ = Describe("Restoring volumes", func() {
 
 	It("gives the old volume back when the step is undone, and lets the new one go", func(ctx SpecContext) {
 		shop := openShop(ctx)
-		before := snapshotOf(ctx, shop, "before")
+		before, since := backUp(ctx, shop, "before")
 		was, volume := claimAndVolume(ctx, shop)
 		Expect(shop.Admin.Patch(ctx, was, client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"labels":{"tier":"data"},"annotations":{"example.com/owner":"team-a"}}}`)))).To(Succeed())
 		Expect(shop.Admin.Create(ctx, builder.Plan(shop.Namespace, "volumes",
 			builder.ScaleSet("stop", scenario.DB, v1alpha1.ScaleToZero), builder.RestoreVolumes("restore", []string{"stop"}, dbClaim), builder.Approve("look"),
 		))).To(Succeed())
-		recoverFrom(ctx, shop, next(before))
+		recoverFrom(ctx, shop, since)
 		await(ctx, shop, "miner", "restored", stepIs("restore", v1alpha1.StepSucceeded))
 		_, fresh := claimAndVolume(ctx, shop)
 		Expect(fresh.Name).NotTo(Equal(volume.Name))
 
+		By("undoing it while the database runs on the new volume")
+		scaleDB(ctx, shop, 1)
 		Expect(shop.Intervene(ctx, "miner", "restore", v1alpha1.InterventionUndo)).To(Succeed())
+		await(ctx, shop, "miner", "waiting for the database to stop", stepSays("restore", "is used by pods db-0"))
+		used, _ := claimAndVolume(ctx, shop)
+		Expect(used.DeletionTimestamp).To(BeNil(), "a claim that is used is not deleted")
+		scaleDB(ctx, shop, 0)
 		await(ctx, shop, "miner", "undone", stepIs("restore", v1alpha1.StepUndone))
 		now, again := claimAndVolume(ctx, shop)
 		Expect(again.UID).To(Equal(volume.UID))
@@ -112,12 +120,12 @@ var _ = Describe("Restoring volumes", func() {
 
 	It("exchanges nothing when the check fails", func(ctx SpecContext) {
 		shop := openShop(ctx)
-		before := snapshotOf(ctx, shop, "before")
+		_, since := backUp(ctx, shop, "before")
 		was, _ := claimAndVolume(ctx, shop)
 		restore := builder.RestoreVolumes("restore", []string{"stop"}, dbClaim)
 		restore.RestoreVolumes.Check = v1alpha1.VolumeCheck{Image: builder.GoodImage, TimeoutSeconds: 5}
 		Expect(shop.Admin.Create(ctx, builder.Plan(shop.Namespace, "volumes", builder.ScaleSet("stop", scenario.DB, v1alpha1.ScaleToZero), restore))).To(Succeed())
-		recoverFrom(ctx, shop, next(before))
+		recoverFrom(ctx, shop, since)
 		inc := await(ctx, shop, "miner", "with a failed check", stepIs("restore", v1alpha1.StepFailed))
 		Expect(inc.Status.Recovery.Steps[1].Message).To(ContainSubstring("did not pass its check, and nothing was exchanged"))
 		now, _ := claimAndVolume(ctx, shop)
@@ -134,19 +142,16 @@ var _ = Describe("Restoring volumes", func() {
 	It("restores the claims of a StatefulSet from the members of one group, though one of them has a younger snapshot", func(ctx SpecContext) {
 		shop := openShop(ctx)
 		db := &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Namespace: shop.Namespace, Name: scenario.DB}}
-		Expect(shop.Admin.Patch(ctx, db, client.RawPatch(types.MergePatchType, []byte(`{"spec":{"replicas":2,"persistentVolumeClaimRetentionPolicy":{"whenScaled":"Delete"}}}`)))).To(Succeed())
-		Eventually(ctx, func(g Gomega) {
-			g.Expect(shop.Admin.Get(ctx, client.ObjectKeyFromObject(db), db)).To(Succeed())
-			g.Expect(db.Status.ReadyReplicas).To(BeEquivalentTo(2))
-		}).WithTimeout(scenario.Patience).Should(Succeed())
+		Expect(shop.Admin.Patch(ctx, db, client.RawPatch(types.MergePatchType, []byte(`{"spec":{"persistentVolumeClaimRetentionPolicy":{"whenScaled":"Delete"}}}`)))).To(Succeed())
+		scaleDB(ctx, shop, 2)
 		members := groupOf(ctx, shop)
-		younger := snapshotOf(ctx, shop, "younger")
+		_, since := backUp(ctx, shop, "younger")
 		restore := builder.RestoreVolumes("restore", []string{"stop"}, dbClaim, "data-db-1")
 		restore.RestoreVolumes.Snapshots = v1alpha1.SnapshotOneGroup
 		Expect(shop.Admin.Create(ctx, builder.Plan(shop.Namespace, "volumes",
 			builder.ScaleSet("stop", scenario.DB, v1alpha1.ScaleToZero), restore, builder.ScaleSet("start", scenario.DB, v1alpha1.ScaleToOriginal, "restore"),
 		))).To(Succeed())
-		recoverFrom(ctx, shop, next(younger))
+		recoverFrom(ctx, shop, since)
 		await(ctx, shop, "miner", "recovered", scenario.Is(v1alpha1.ConditionRecovered))
 		for claim, member := range members {
 			var c corev1.PersistentVolumeClaim
@@ -158,10 +163,39 @@ var _ = Describe("Restoring volumes", func() {
 		Expect(db.Spec.PersistentVolumeClaimRetentionPolicy.WhenScaled).To(Equal(appsv1.DeletePersistentVolumeClaimRetentionPolicyType), "as it was")
 	})
 
+	It("takes no claim that somebody has put in the place of its own", func(ctx SpecContext) {
+		shop := openShop(ctx)
+		_, since := backUp(ctx, shop, "before")
+		was, _ := claimAndVolume(ctx, shop)
+		Expect(shop.Admin.Create(ctx, builder.Plan(shop.Namespace, "volumes",
+			builder.ScaleSet("stop", scenario.DB, v1alpha1.ScaleToZero), builder.Approve("go"), builder.RestoreVolumes("restore", []string{"stop", "go"}, dbClaim),
+		))).To(Succeed())
+		inc := recoverFrom(ctx, shop, since)
+		sum := sha256.Sum256(fmt.Appendf(nil, "%s/restore/%s", inc.UID, dbClaim))
+		forged := &corev1.PersistentVolumeClaim{
+			ObjectMeta: metav1.ObjectMeta{
+				Namespace: shop.Namespace, Name: "cofferdam-staged-" + hex.EncodeToString(sum[:8]), Labels: map[string]string{v1alpha1.IncidentUIDLabel: string(inc.UID)},
+			},
+			Spec: *was.Spec.DeepCopy(),
+		}
+		forged.Spec.VolumeName = ""
+		Expect(shop.Admin.Create(ctx, forged)).To(Succeed())
+		await(ctx, shop, "miner", "waiting for approval", stepIs("go", v1alpha1.StepRunning))
+		Expect(shop.Approve(ctx, "miner", "go")).To(Succeed())
+		await(ctx, shop, "miner", "with a failed step", stepIs("restore", v1alpha1.StepFailed))
+		inc = await(ctx, shop, "miner", "saying so", stepSays("restore", "was not made from snapshot before"))
+		Expect(shop.Intervene(ctx, inc.Name, "restore", v1alpha1.InterventionUndo)).To(Succeed())
+		await(ctx, shop, "miner", "leaving it alone", stepSays("restore", "was not made for this recovery"))
+		Expect(shop.Admin.Get(ctx, client.ObjectKeyFromObject(forged), forged)).To(Succeed())
+		Expect(forged.DeletionTimestamp).To(BeNil())
+		now, _ := claimAndVolume(ctx, shop)
+		Expect(now.UID).To(Equal(was.UID))
+	})
+
 	It("does not begin without a snapshot that is known to be older than the incident, and starts no check that a policy of somebody else's would let out", func(ctx SpecContext) {
 		shop := openShop(ctx)
 		early := time.Now().Add(-time.Hour).Truncate(time.Second)
-		young := snapshotOf(ctx, shop, "young")
+		_, later := backUp(ctx, shop, "young")
 		restore := builder.RestoreVolumes("restore", []string{"stop"}, dbClaim)
 		restore.RestoreVolumes.Check = v1alpha1.VolumeCheck{Image: builder.GoodImage}
 		Expect(shop.Admin.Create(ctx, builder.Plan(shop.Namespace, "volumes", builder.ScaleSet("stop", scenario.DB, v1alpha1.ScaleToZero), restore))).To(Succeed())
@@ -171,7 +205,7 @@ var _ = Describe("Restoring volumes", func() {
 
 		By("beginning once it is said that the incident began later")
 		Expect(shop.Admin.Create(ctx, scenario.AllowAll(shop.Namespace, "everybody", metav1.LabelSelector{}))).To(Succeed())
-		Expect(shop.Responder.Patch(ctx, inc, client.RawPatch(types.MergePatchType, []byte(`{"spec":{"suspectedSince":"`+next(young).UTC().Format(time.RFC3339)+`"}}`)))).To(Succeed())
+		Expect(shop.Responder.Patch(ctx, inc, client.RawPatch(types.MergePatchType, []byte(`{"spec":{"suspectedSince":"`+later.UTC().Format(time.RFC3339)+`"}}`)))).To(Succeed())
 		await(ctx, shop, "miner", "not letting the check start", stepSays("restore", "would not be isolated"))
 		Expect(shop.Admin.Delete(ctx, scenario.AllowAll(shop.Namespace, "everybody", metav1.LabelSelector{}))).To(Succeed())
 		await(ctx, shop, "miner", "checking", stepSays("restore", "waits for Job"))
@@ -179,39 +213,31 @@ var _ = Describe("Restoring volumes", func() {
 })
 
 // recoverFrom contains the database and asks for its recovery; the incident is suspected to have begun at the time.
-func recoverFrom(ctx context.Context, shop *scenario.Shop, since time.Time) {
+func recoverFrom(ctx context.Context, shop *scenario.Shop, since time.Time) *v1alpha1.Incident {
 	GinkgoHelper()
-	declare(ctx, shop, "miner", builder.UsePlan("volumes"), builder.Targets(builder.Target(v1alpha1.TargetStatefulSet, "", scenario.DB)), func(inc *v1alpha1.Incident) {
-		inc.Spec.SuspectedSince = metav1.NewTime(since)
-	})
-	await(ctx, shop, "miner", "contained with evidence", scenario.Is(v1alpha1.ConditionReady))
+	declare(ctx, shop, "miner", builder.UsePlan("volumes"), builder.Targets(builder.Target(v1alpha1.TargetStatefulSet, "", scenario.DB)), builder.SuspectedSince(since))
+	inc := await(ctx, shop, "miner", "contained with evidence", scenario.Is(v1alpha1.ConditionReady))
 	Expect(shop.SetGoal(ctx, "miner", v1alpha1.GoalRecover)).To(Succeed())
+	return inc
 }
 
-// snapshotOf takes a snapshot of the database's volume, as somebody who backs up does, and waits until it is ready.
-func snapshotOf(ctx context.Context, shop *scenario.Shop, name string) *snapshotv1.VolumeSnapshot {
+// scaleDB scales the database, as a person does, and waits until it has its pods.
+func scaleDB(ctx context.Context, shop *scenario.Shop, replicas int32) {
 	GinkgoHelper()
-	snapshot := &snapshotv1.VolumeSnapshot{
-		ObjectMeta: metav1.ObjectMeta{Namespace: shop.Namespace, Name: name},
-		Spec:       snapshotv1.VolumeSnapshotSpec{Source: snapshotv1.VolumeSnapshotSource{PersistentVolumeClaimName: new(dbClaim)}},
-	}
-	Expect(shop.Admin.Create(ctx, snapshot)).To(Succeed())
+	db := &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Namespace: shop.Namespace, Name: scenario.DB}}
+	Expect(shop.Admin.Patch(ctx, db, client.RawPatch(types.MergePatchType, fmt.Appendf(nil, `{"spec":{"replicas":%d}}`, replicas)))).To(Succeed())
 	Eventually(ctx, func(g Gomega) {
-		g.Expect(shop.Admin.Get(ctx, client.ObjectKeyFromObject(snapshot), snapshot)).To(Succeed())
-		g.Expect(snapshot.Status).NotTo(BeNil())
-		g.Expect(snapshot.Status.ReadyToUse).To(HaveValue(BeTrue()))
-		g.Expect(snapshot.Status.CreationTime).NotTo(BeNil())
+		g.Expect(shop.Admin.Get(ctx, client.ObjectKeyFromObject(db), db)).To(Succeed())
+		g.Expect(db.Status.ReadyReplicas).To(Equal(replicas))
 	}).WithTimeout(scenario.Patience).Should(Succeed())
-	return snapshot
 }
 
-// next waits for the second after the snapshot was taken, and returns it.
-func next(snapshot *snapshotv1.VolumeSnapshot) time.Time {
-	after := snapshot.Status.CreationTime.Add(time.Second).Truncate(time.Second)
-	for time.Now().Before(after.Add(time.Second)) {
-		time.Sleep(50 * time.Millisecond)
-	}
-	return after
+// backUp takes a snapshot of the database's volume; what is suspected since the time that comes with it began after that.
+func backUp(ctx context.Context, shop *scenario.Shop, name string) (*snapshotv1.VolumeSnapshot, time.Time) {
+	GinkgoHelper()
+	snapshot, after, err := shop.BackUp(ctx, name)
+	Expect(err).NotTo(HaveOccurred())
+	return snapshot, after
 }
 
 // groupOf takes a group snapshot of both claims of the database, and returns its members by claim.

@@ -187,14 +187,14 @@ func (s *Shop) WaitRunning(ctx context.Context) error {
 	})
 }
 
-// BackUp takes a snapshot of the database's volume, as somebody who backs up does, and returns, once it has come, the second after it was taken.
-func (s *Shop) BackUp(ctx context.Context, name string) (time.Time, error) {
+// BackUp takes a snapshot of the database's volume, as somebody who backs up does, and returns it with the second after it was taken, once that has come.
+func (s *Shop) BackUp(ctx context.Context, name string) (*snapshotv1.VolumeSnapshot, time.Time, error) {
 	snapshot := &snapshotv1.VolumeSnapshot{
 		ObjectMeta: metav1.ObjectMeta{Namespace: s.Namespace, Name: name},
 		Spec:       snapshotv1.VolumeSnapshotSpec{Source: snapshotv1.VolumeSnapshotSource{PersistentVolumeClaimName: new(DBClaim)}},
 	}
 	if err := s.Admin.Create(ctx, snapshot); err != nil {
-		return time.Time{}, err
+		return nil, time.Time{}, err
 	}
 	var after time.Time
 	err := eventually(ctx, func(ctx context.Context) error {
@@ -210,7 +210,7 @@ func (s *Shop) BackUp(ctx context.Context, name string) (time.Time, error) {
 		}
 		return nil
 	})
-	return after, err
+	return snapshot, after, err
 }
 
 // Incident reads an Incident.
