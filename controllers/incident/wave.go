@@ -21,34 +21,52 @@ const (
 
 // releaseStep lifts quarantine as a release step of the plan asks.
 func (s *scope) releaseStep(ctx context.Context, step v1alpha1.RecoveryStep) (recovery.Outcome, error) {
-	rec := s.next.Recovery
-	restore := step.Release.HeldPods == v1alpha1.HeldPodRestore
-	inWave := func(workload v1alpha1.ObjectRef) bool {
-		return !recovery.Relapsed(rec, workload) && workload.Namespace == s.incident.Namespace && (recovery.InWave(rec.Plan, step, workload) || restore && len(step.Release.Workloads) == 0)
-	}
 	if waiting, err := s.clearRelapses(ctx, step); err != nil || waiting != "" {
 		return recovery.Outcome{Message: waiting}, err
 	}
-	for _, r := range rec.Relapses {
-		if r.ClearedAt.IsZero() && recovery.InWave(rec.Plan, step, r.Workload) {
-			return recovery.Outcome{Message: fmt.Sprintf("%s %s was quarantined again by step %s: have that one retried first, if what came back is clean", r.Workload.Kind, r.Workload.Name, r.Step)}, nil
-		}
+	if waiting := s.relapsedElsewhere(step); waiting != "" {
+		return recovery.Outcome{Message: waiting}, nil
 	}
-	if restore {
+	if step.Release.HeldPods == v1alpha1.HeldPodRestore {
 		waiting, err := s.releasePods(ctx, func(p *v1alpha1.PodStatus) bool {
-			return p.Namespace == s.incident.Namespace && !recovery.Relapsed(rec, p.Owner) && (len(step.Release.Workloads) == 0 || inWave(p.Owner))
+			return p.Namespace == s.incident.Namespace && (len(step.Release.Workloads) == 0 || s.inWave(step, p.Owner))
 		}, false)
 		if err != nil || waiting != "" {
 			return recovery.Outcome{Message: waiting}, err
 		}
 	}
+	return s.liftWave(ctx, step)
+}
+
+// inWave reports whether the step releases the revisions of the workload: those that the plan has rolled back, or, where held pods are restored, all in the namespace.
+func (s *scope) inWave(step v1alpha1.RecoveryStep, workload v1alpha1.ObjectRef) bool {
+	if workload.Namespace != s.incident.Namespace {
+		return false
+	}
+	plan, restore := s.next.Recovery.Plan, step.Release.HeldPods == v1alpha1.HeldPodRestore
+	named := recovery.InWave(plan, step, workload) || restore && len(step.Release.Workloads) == 0
+	return named && (restore || recovery.RolledBack(plan, workload))
+}
+
+// relapsedElsewhere says which workload of the wave another step has had quarantined again, or "".
+func (s *scope) relapsedElsewhere(step v1alpha1.RecoveryStep) string {
+	for _, r := range s.next.Recovery.Relapses {
+		if r.ClearedAt.IsZero() && s.inWave(step, r.Workload) {
+			return fmt.Sprintf("%s %s was quarantined again by step %s: have that one retried first, if what came back is clean", r.Workload.Kind, r.Workload.Name, r.Step)
+		}
+	}
+	return ""
+}
+
+// liftWave lifts the quarantine of the wave's revisions, once no pod of theirs is left but evidence.
+func (s *scope) liftWave(ctx context.Context, step v1alpha1.RecoveryStep) (recovery.Outcome, error) {
 	lifted := 0
 	for i := range s.next.Revisions {
 		r := &s.next.Revisions[i]
-		if !inWave(r.Workload) || !restore && !recovery.RolledBack(rec.Plan, r.Workload) {
+		if !s.inWave(step, r.Workload) {
 			continue
 		}
-		if left := s.attachedPods(r); !restore && len(left) > 0 {
+		if left := s.attachedPods(r); step.Release.HeldPods != v1alpha1.HeldPodRestore && len(left) > 0 {
 			if r.Workload.Kind == string(v1alpha1.TargetCronJob) {
 				continue // a Job that runs is not replaced by rolling its CronJob back: it stays quarantined
 			}
