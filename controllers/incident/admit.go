@@ -144,7 +144,7 @@ func (s *scope) untilClosed() string {
 	if !s.holds() {
 		return ""
 	}
-	return fmt.Sprintf("; what is held stays held, and its evidence is collected, but nothing new is contained. Give the right back, or have the Incident closed: "+
+	return fmt.Sprintf("; what is held stays held, and its evidence is collected, but nothing new is contained, and no recovery step is begun. Give the right back, or have the Incident closed: "+
 		"somebody else who may create and update Incidents in namespace %s (ClusterRole cofferdam-responder) sets spec.goal to Close, and others approve that (ClusterRole cofferdam-approver)", s.incident.Namespace)
 }
 

@@ -34,7 +34,7 @@ import (
 
 // recordTargets adds what the targets consist of now to what was recorded before. Entries are never taken away: a pod that is gone is Gone.
 func (s *scope) recordTargets() {
-	if s.closing() || s.problem != nil && (s.problem.Reason == v1alpha1.ReasonNotAuthorized || s.problem.Reason == v1alpha1.ReasonDeclarerUnknown) {
+	if s.closing() || s.unauthorised() {
 		return // nothing new is touched without authority; what is held stays
 	}
 	for _, r := range s.view.Revisions {
@@ -67,6 +67,11 @@ func (s *scope) recordTargets() {
 		}
 		s.next.Pods = append(s.next.Pods, entry)
 	}
+}
+
+// unauthorised says that the declarer has, or is known to have, no right to what is done in their name.
+func (s *scope) unauthorised() bool {
+	return s.problem != nil && (s.problem.Reason == v1alpha1.ReasonNotAuthorized || s.problem.Reason == v1alpha1.ReasonDeclarerUnknown)
 }
 
 // claimsOf are the names of the claims that a pod uses: they outlive it, and so may what is on them.

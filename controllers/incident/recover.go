@@ -30,8 +30,13 @@ const choicePoll = 10 * time.Second
 
 // recover executes the recovery plan.
 func (s *scope) recover(ctx context.Context) error {
-	closing := s.incident.Spec.Goal == v1alpha1.GoalClose && s.next.Recovery != nil && recovery.Exchanging(s.journal) != ""
-	if s.incident.Spec.Goal != v1alpha1.GoalRecover && !closing {
+	switch {
+	case s.finishing() && s.next.Recovery != nil && recovery.Exchanging(s.journal) != "":
+		// A claim that is missing at the moment is put back.
+	case s.incident.Spec.Goal != v1alpha1.GoalRecover:
+		return nil
+	case s.unauthorised():
+		s.planReason, s.planProblem = s.problem.Reason, s.problem.Message
 		return nil
 	}
 	if s.next.Recovery == nil || s.dryRun() {
@@ -55,6 +60,9 @@ func (s *scope) recover(ctx context.Context) error {
 	}
 	return s.runSteps(ctx)
 }
+
+// finishing says that nothing new of the recovery is begun: the Incident is to be closed, or its declarer has lost the right to what the recovery does.
+func (s *scope) finishing() bool { return s.closing() || s.unauthorised() }
 
 // pending says which pods are not yet quarantined: recovery does not start before containment is in place.
 func (s *scope) pending() string {
@@ -128,7 +136,7 @@ func (s *scope) runSteps(ctx context.Context) error {
 	}
 	var failures []error
 	runnable := recovery.Runnable(rec.Plan, rec.Steps)
-	if s.closing() {
+	if s.finishing() {
 		runnable = recovery.Exchangers(rec.Plan, rec.Steps)
 	}
 	for _, i := range runnable {
