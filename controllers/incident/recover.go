@@ -139,11 +139,26 @@ func (s *scope) runSteps(ctx context.Context) error {
 		s.planReason, s.planProblem = v1alpha1.ReasonPaused, cmp.Or(s.incident.Spec.Recovery.Reason, "spec.recovery.paused is true")
 		return nil
 	}
-	var failures []error
 	runnable := recovery.Runnable(rec.Plan, rec.Steps)
 	if s.finishing() {
 		runnable = recovery.Exchangers(rec.Plan, rec.Steps)
 	}
+	failures := s.runThese(ctx, x, runnable)
+	if !s.finishing() {
+		failures = append(failures, s.runNext(ctx, x, runnable)...)
+	}
+	if !reader.Done() {
+		s.lookAgainAfter(stepPoll)
+	}
+	if recovery.Complete(rec.Steps) && s.next.RecoveredAt.IsZero() {
+		s.next.RecoveredAt = s.now
+	}
+	return errors.Join(failures...)
+}
+
+// runThese runs steps, and notes in rec what has come of them.
+func (s *scope) runThese(ctx context.Context, x *recovery.Execution, runnable []int) (failures []error) {
+	rec := s.next.Recovery
 	for _, i := range runnable {
 		step := rec.Plan.Steps[i]
 		outcome, err := recovery.Run(ctx, x, step)
@@ -157,13 +172,33 @@ func (s *scope) runSteps(ctx context.Context) error {
 			s.lookAgainAfter(outcome.Again)
 		}
 	}
-	if !reader.Done() {
-		s.lookAgainAfter(stepPoll)
+	return failures
+}
+
+// runNext begins, in the pass in which steps have succeeded, those that waited for them. They write nothing but their intents: that what they depend on has come true is not durable yet.
+func (s *scope) runNext(ctx context.Context, x *recovery.Execution, ran []int) (failures []error) {
+	rec := s.next.Recovery
+	x.Writer = postponed{}
+	for {
+		var next []int
+		for _, i := range recovery.Runnable(rec.Plan, rec.Steps) {
+			if !slices.Contains(ran, i) && recovery.BeginsByIntent(rec.Plan.Steps[i]) {
+				next = append(next, i)
+			}
+		}
+		if len(next) == 0 {
+			return failures
+		}
+		failures = append(failures, s.runThese(ctx, x, next)...)
+		ran = append(ran, next...)
 	}
-	if recovery.Complete(rec.Steps) && s.next.RecoveredAt.IsZero() {
-		s.next.RecoveredAt = s.now
-	}
-	return errors.Join(failures...)
+}
+
+// postponed leaves every write to the next pass.
+type postponed struct{}
+
+func (postponed) Write(context.Context, v1alpha1.PlannedAction, func(context.Context, client.Client) error) error {
+	return nil
 }
 
 // seenAnyway says of which types every change brings a pass though no step asks for it, or which never change: the rules of a StorageClass do not.

@@ -246,6 +246,11 @@ func ActionFor(step v1alpha1.RecoveryStep) Action {
 	return nil
 }
 
+// BeginsByIntent reports whether all that the step does to the cluster goes through Execution.Writer, so that it can begin with nothing but an intent.
+func BeginsByIntent(step v1alpha1.RecoveryStep) bool {
+	return step.RollBackImages != nil || step.Scale != nil || step.Verify != nil || step.Approve != nil
+}
+
 // RecoveredBy tells what the plan of this Incident has brought back: it carries the Incident's mark and runs the known-good images. The mark alone
 // proves nothing, since whoever can edit a template can write it.
 func RecoveredBy(inc *v1alpha1.Incident) target.Recovered {
