@@ -170,7 +170,8 @@ const (
 
 // Reasons of the Ready condition of a RecoveryPlan.
 const (
-	// ReasonPlanUsable (True) says that the steps are in order and every workload and container exists.
+	// ReasonPlanUsable (True) says that the steps are in order, every workload and container exists, every claim that is restored has a snapshot that is old enough, storage classes and drivers match, and the operator
+	// may do what the steps ask for.
 	ReasonPlanUsable = "Usable"
 	// ReasonCyclicDependencies (False) says that steps depend on one another in a circle; the message names it.
 	ReasonCyclicDependencies = "CyclicDependencies"
@@ -178,6 +179,16 @@ const (
 	ReasonUnsoundSteps = "UnsoundSteps"
 	// ReasonUnknownWorkload (False) says that a workload or container of the plan does not exist.
 	ReasonUnknownWorkload = "UnknownWorkload"
+	// ReasonUnknownKind (False) says that the cluster does not serve what a step looks at.
+	ReasonUnknownKind = "UnknownKind"
+	// ReasonMissingPermission (False) says what the operator would have to be allowed.
+	ReasonMissingPermission = "MissingPermission"
+	// ReasonNoUsableSnapshot (False) says that a claim has no snapshot that is old enough; the message says why none of those that it has would do.
+	ReasonNoUsableSnapshot = "NoUsableSnapshot"
+	// ReasonStorageMismatch (False) says that no volume could be made from the snapshots of a claim.
+	ReasonStorageMismatch = "StorageMismatch"
+	// ReasonNotExamined (Unknown) says what could not be read.
+	ReasonNotExamined = "NotExamined"
 	// ReasonInvalidExpression (False) says that a verify expression does not compile.
 	ReasonInvalidExpression = "InvalidExpression"
 )

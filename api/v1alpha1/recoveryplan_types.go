@@ -320,8 +320,8 @@ type RecoveryPlanSpec struct {
 // RecoveryPlanStatus says whether the plan would work today.
 // +kubebuilder:validation:MinProperties=1
 type RecoveryPlanStatus struct {
-	// conditions of the plan. "Ready" is True when the steps are in order, every workload and container exists and every expression
-	// compiles.
+	// conditions of the plan. "Ready" is True when the steps are in order, every expression compiles, every workload and container exists, every claim that is restored has a snapshot that is old enough (see dwellSeconds),
+	// classes and drivers match, and the operator may do what the steps ask for. It is looked at again every five minutes. What cannot be found out is Unknown.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
