@@ -558,6 +558,11 @@ func (in *IncidentSpec) DeepCopyInto(out *IncidentSpec) {
 			(*in)[i].DeepCopyInto(&(*out)[i])
 		}
 	}
+	if in.CompromisedDigests != nil {
+		in, out := &in.CompromisedDigests, &out.CompromisedDigests
+		*out = make([]string, len(*in))
+		copy(*out, *in)
+	}
 	out.PolicyRef = in.PolicyRef
 	out.RecoveryPlanRef = in.RecoveryPlanRef
 	in.DeclaredBy.DeepCopyInto(&out.DeclaredBy)

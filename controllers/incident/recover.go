@@ -89,6 +89,10 @@ func (s *scope) beginRecovery(ctx context.Context) error {
 		s.planReason, s.planProblem = v1alpha1.ReasonPlanInvalid, fmt.Sprintf("RecoveryPlan %s: %s", key, why)
 		return nil
 	}
+	if why := recovery.CompromisedImage(plan.Spec, s.incident.Spec.CompromisedDigests); why != "" {
+		s.planReason, s.planProblem = v1alpha1.ReasonPlanInvalid, fmt.Sprintf("RecoveryPlan %s: %s", key, why)
+		return nil
+	}
 	x := s.execution(&v1alpha1.RecoveryStatus{Plan: plan.Spec})
 	choices, why, err := recovery.ChooseAll(ctx, x)
 	if err != nil {

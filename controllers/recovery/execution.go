@@ -235,7 +235,7 @@ func RecoveredBy(inc *v1alpha1.Incident) target.Recovered {
 			return false
 		}
 		good := knownGood(inc.Status.Recovery.Plan, workload.Kind, workload.Name)
-		return good != nil && workload.Namespace == inc.Namespace && imagesMatch(*good, spec)
+		return good != nil && workload.Namespace == inc.Namespace && imagesMatch(*good, spec) && !CompromisedByNow(inc, workload)
 	}
 }
 

@@ -1,6 +1,7 @@
 package recovery
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -59,6 +60,9 @@ func rollBack(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep, ref
 	good := knownGood(x.Plan, string(ref.Kind), ref.Name)
 	if good == nil {
 		return waiting("%s %s has no known-good images in the plan", ref.Kind, ref.Name), nil
+	}
+	if why := cmp.Or(compromisedGood(*good, x.Incident.Spec.CompromisedDigests), keepsCompromised(w, *good, x.Incident.Spec.CompromisedDigests)); why != "" {
+		return waiting("%s", why), nil
 	}
 	patch, detail, impossible := w.change(*good, string(x.Incident.UID))
 	switch {

@@ -284,6 +284,7 @@ var shapes = []creation{
 		accepted: exceptionOf(func(e *containmentv1alpha1.EvidenceException) { e.CIDR = "203.0.113.0/24" }),
 	},
 	{message: "spec.severity: Unsupported value", refused: Incident(shop, "i", Severity("Terrible")), accepted: Incident(shop, "i", Severity("Critical"))},
+	{message: "spec.compromisedDigests[0]", refused: Incident(shop, "i", Compromised("ee6521f2")), accepted: Incident(shop, "i", Compromised(digestA, digestB))},
 	{message: "spec.targets: Required value", refused: Incident(shop, "i", Targets()), accepted: Incident(shop, "i")},
 	{message: "spec: Required value", refused: Plan(shop, "p"), accepted: Plan(shop, "p", Approve("a"))},
 	{
@@ -320,6 +321,18 @@ var transitions = []transition{
 		refused:  Targets(Target("Deployment", "", "other")),
 		accepted: Targets(Target("Deployment", "", "other"), Target("Deployment", "", "web")),
 	},
+	{
+		message:  "a compromised digest is never removed from an Incident that is enforced",
+		before:   Compromised(digestA),
+		refused:  Compromised(digestB),
+		accepted: Compromised(digestB, digestA),
+	},
+	{
+		message:  "a compromised digest is never removed from an Incident that is enforced",
+		before:   Compromised(digestA),
+		refused:  Compromised(),
+		accepted: Severity("Low"),
+	},
 	{message: "policyRef cannot change once the Incident is enforced", before: UsePolicy("a"), refused: UsePolicy("b"), accepted: UsePolicy("a")},
 	{
 		message: "policyRef cannot change once the Incident is enforced",
@@ -353,6 +366,7 @@ var transitions = []transition{
 	},
 	// What is free in DryRun.
 	{message: "", before: Mode("DryRun"), accepted: Targets(Target("Deployment", "", "other"))},
+	{message: "", before: func(i *incident) { i.Spec.Mode = "DryRun"; Compromised(digestA)(i) }, accepted: Compromised()},
 	{message: "", before: func(i *incident) { i.Spec.Mode = "DryRun"; UsePolicy("a")(i) }, accepted: UsePolicy("b")},
 	{message: "", before: Mode("DryRun"), accepted: Mode("Enforce")},
 }

@@ -76,6 +76,11 @@ func SuspectedSince(since time.Time) func(*containmentv1alpha1.Incident) {
 	return func(i *containmentv1alpha1.Incident) { i.Spec.SuspectedSince = metav1.NewTime(since) }
 }
 
+// Compromised replaces the compromised digests of an Incident.
+func Compromised(digests ...string) func(*containmentv1alpha1.Incident) {
+	return func(incident *containmentv1alpha1.Incident) { incident.Spec.CompromisedDigests = digests }
+}
+
 // UsePolicy names the ContainmentPolicy of an Incident.
 func UsePolicy(name string) func(*containmentv1alpha1.Incident) {
 	return func(incident *containmentv1alpha1.Incident) {
