@@ -176,6 +176,8 @@ const (
 	ReasonCyclicDependencies = "CyclicDependencies"
 	// ReasonUnsoundSteps (False) says that steps depend on what is not there, or release without an approval.
 	ReasonUnsoundSteps = "UnsoundSteps"
+	// ReasonNoRevision (False) says that a workload whose images are to be chosen has no revision that gives them by digest.
+	ReasonNoRevision = "NoRevision"
 	// ReasonUnknownWorkload (False) says that a workload or container of the plan does not exist.
 	ReasonUnknownWorkload = "UnknownWorkload"
 	// ReasonInvalidExpression (False) says that a verify expression does not compile.

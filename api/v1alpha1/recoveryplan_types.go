@@ -38,21 +38,6 @@ type ContainerImage struct {
 	Image string `json:"image,omitempty"`
 }
 
-// KnownGoodImages are the images that one workload may come back with.
-type KnownGoodImages struct {
-	// workload is the workload.
-	// +required
-	Workload WorkloadRef `json:"workload,omitempty,omitzero"`
-
-	// containers are the known-good images by container. Containers that are not listed keep the image they have.
-	// +required
-	// +listType=map
-	// +listMapKey=name
-	// +kubebuilder:validation:MinItems=1
-	// +kubebuilder:validation:MaxItems=32
-	Containers []ContainerImage `json:"containers,omitempty"`
-}
-
 // BlockedReplacement says what happens when a quarantined pod holds the name that its replacement needs.
 // +kubebuilder:validation:Enum=DeletePod;Wait
 type BlockedReplacement string

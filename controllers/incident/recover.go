@@ -103,10 +103,11 @@ func (s *scope) beginRecovery(ctx context.Context) error {
 		s.lookAgainAfter(choicePoll)
 		return nil
 	}
+	chosen := recovery.WithChosen(plan.Spec, choices)
 	s.next.Recovery = &v1alpha1.RecoveryStatus{
-		PlanName: plan.Name, PlanUID: string(plan.UID), Plan: plan.Spec, Choices: choices,
-		PlanDigest: approval.PlanDigest(s.incident, string(plan.UID), plan.Spec, choices),
-		Steps:      recovery.Begin(plan.Spec.Steps),
+		PlanName: plan.Name, PlanUID: string(plan.UID), Plan: chosen, Choices: choices,
+		PlanDigest: approval.PlanDigest(s.incident, string(plan.UID), chosen, choices),
+		Steps:      recovery.Begin(chosen.Steps),
 	}
 	return nil
 }

@@ -1,7 +1,6 @@
 package recovery
 
 import (
-	"context"
 	"fmt"
 	"slices"
 
@@ -89,22 +88,4 @@ func keepsCompromised(w *workload, good v1alpha1.KnownGoodImages, digests []stri
 		}
 	}
 	return ""
-}
-
-// Choose chooses nothing by itself, but looks whether what the workloads would come to is what they may come back with.
-func (rollBackImages) Choose(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep) ([]v1alpha1.StepChoice, string, error) {
-	for _, ref := range step.RollBackImages.Workloads {
-		w, _, err := readWorkload(ctx, x.Reader, x.Incident.Namespace, ref)
-		if err != nil {
-			return nil, "", err
-		}
-		good := knownGood(x.Plan, string(ref.Kind), ref.Name)
-		if w == nil || good == nil {
-			continue // the step waits for that by itself
-		}
-		if why := keepsCompromised(w, *good, x.Incident.Spec.CompromisedDigests); why != "" {
-			return nil, why, nil
-		}
-	}
-	return nil, "", nil
 }

@@ -264,6 +264,9 @@ func knownGood(plan v1alpha1.RecoveryPlanSpec, kind, name string) *v1alpha1.Know
 }
 
 func imagesMatch(good v1alpha1.KnownGoodImages, spec *corev1.PodSpec) bool {
+	if len(good.Containers) == 0 {
+		return false // none were chosen yet
+	}
 	for _, want := range good.Containers {
 		if c := container(spec, want.Name); c == nil || c.Image != want.Image {
 			return false

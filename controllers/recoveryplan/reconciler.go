@@ -70,6 +70,13 @@ func (r *Reconciler) judge(ctx context.Context, plan *v1alpha1.RecoveryPlan) (me
 	if why != "" {
 		return metav1.Condition{Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonUnknownWorkload, Message: why}, nil
 	}
+	why, err = recovery.NoRevision(ctx, r.Client, plan)
+	if err != nil {
+		return metav1.Condition{}, err
+	}
+	if why != "" {
+		return metav1.Condition{Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonNoRevision, Message: why}, nil
+	}
 	return metav1.Condition{Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonPlanUsable,
 		Message: fmt.Sprintf("%d steps are in order; every workload and container exists", len(plan.Spec.Steps))}, nil
 }

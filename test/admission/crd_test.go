@@ -218,6 +218,25 @@ var creations = []creation{
 		accepted: Plan(shop, "p", Approve("a"), onFailure(Release("r", "a"), "Halt"), onFailure(Verify("v", "v1", "Pod", "x", ""), "Undo")),
 	},
 	{
+		message:  "known-good images are either listed in containers, or chosen",
+		refused:  images(Plan(shop, "p", Approve("a")), KnownGood("Deployment", "web")),
+		accepted: images(Plan(shop, "p", Approve("a")), ChosenImages("Deployment", "web"), KnownGood("Deployment", "other", "app", GoodImage)),
+	},
+	{
+		message: "known-good images are either listed in containers, or chosen",
+		refused: images(Plan(shop, "p", Approve("a")), func() containmentv1alpha1.KnownGoodImages {
+			both := KnownGood("Deployment", "web", "app", GoodImage)
+			both.Choose = containmentv1alpha1.ImagesOfNewestRevision
+			return both
+		}()),
+		accepted: images(Plan(shop, "p", Approve("a")), ChosenImages("DaemonSet", "web")),
+	},
+	{
+		message:  "only Deployments, StatefulSets and DaemonSets have revisions to choose from",
+		refused:  images(Plan(shop, "p", Approve("a")), ChosenImages("CronJob", "web")),
+		accepted: images(Plan(shop, "p", Approve("a")), ChosenImages("StatefulSet", "web")),
+	},
+	{
 		message: "a workload is listed twice in images",
 		refused: images(Plan(shop, "p", Approve("a")),
 			KnownGood("Deployment", "web", "app", GoodImage), KnownGood("Deployment", "web", "sidecar", GoodImage)),

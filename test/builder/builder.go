@@ -146,6 +146,13 @@ func KnownGood(kind containmentv1alpha1.RecoverableKind, name string, containers
 	return images
 }
 
+// ChosenImages are the known-good images of a workload that are to be chosen from its revisions.
+func ChosenImages(kind containmentv1alpha1.RecoverableKind, name string) containmentv1alpha1.KnownGoodImages {
+	return containmentv1alpha1.KnownGoodImages{
+		Workload: containmentv1alpha1.WorkloadRef{Kind: kind, Name: name}, Choose: containmentv1alpha1.ImagesOfNewestRevision,
+	}
+}
+
 // RollBack makes a step that rolls workloads back.
 func RollBack(name string, workloads ...containmentv1alpha1.WorkloadRef) containmentv1alpha1.RecoveryStep {
 	return containmentv1alpha1.RecoveryStep{Name: name, RollBackImages: &containmentv1alpha1.RollBackImagesStep{Workloads: workloads}}
