@@ -285,6 +285,11 @@ type RecoveryPlanSpec struct {
 	// +kubebuilder:validation:XValidation:rule="self.all(i, self.exists_one(j, j.workload == i.workload))",message="a workload is listed twice in images"
 	Images []KnownGoodImages `json:"images,omitempty"`
 
+	// verification says what has to be known of the images of this plan before it is executed, those of jobs and checks included. It is found out in their registries when the recovery begins, before anything is
+	// changed; the recovery does not begin before, and status says what it waits for. The condition Ready of the plan tells it beforehand. If not set, nothing is asked of registries.
+	// +optional
+	Verification *ImageVerification `json:"verification,omitempty"`
+
 	// maxParallel is how many steps run at the same time, 1 to 50. Approve steps do not count. Default 8.
 	// +optional
 	// +default=8
