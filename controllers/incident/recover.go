@@ -104,8 +104,12 @@ func (s *scope) beginRecovery(ctx context.Context) error {
 		return nil
 	}
 	chosen := recovery.WithChosen(plan.Spec, choices)
+	images, verified := s.verifyImages(chosen)
+	if !verified {
+		return nil
+	}
 	s.next.Recovery = &v1alpha1.RecoveryStatus{
-		PlanName: plan.Name, PlanUID: string(plan.UID), Plan: chosen, Choices: choices,
+		PlanName: plan.Name, PlanUID: string(plan.UID), Plan: chosen, Choices: choices, Images: images,
 		PlanDigest: approval.PlanDigest(s.incident, string(plan.UID), chosen, choices),
 		Steps:      recovery.Begin(chosen.Steps),
 	}
@@ -117,6 +121,7 @@ func (s *scope) execution(rec *v1alpha1.RecoveryStatus) *recovery.Execution {
 	x := &recovery.Execution{
 		Reader: s.Client, Writer: s, Journal: s.journal, Incident: s.incident, Plan: rec.Plan, PlanDigest: rec.PlanDigest, Choices: rec.Choices, Now: s.now,
 		Pods: s.next.Pods, Evidence: s.next.Evidence, All: s.view.All, Release: s.releaseStep, Leaks: s.leaksOf, Others: s.others, Relapse: s.relapse,
+		Look: s.lookAtImages(rec.Plan), Verified: rec.Images,
 		GapsWaived: s.next.GapDigest != "" && s.evidenceWait == "",
 	}
 	if !s.dryRun() {

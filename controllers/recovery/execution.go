@@ -77,6 +77,9 @@ type Execution struct {
 	// Plan is the copy that is executed, and PlanDigest its digest.
 	Plan       v1alpha1.RecoveryPlanSpec
 	PlanDigest string
+	// Look tells of images what the plan asks to be known of them; nil where it asks for nothing. Verified is what was found out when the recovery began.
+	Look     LookAtImage
+	Verified []v1alpha1.VerifiedImage
 	// Steps are the status of the steps as this pass will write it, and Choices what was decided when the recovery began. Now is when the pass began.
 	Steps   []v1alpha1.StepStatus
 	Choices []v1alpha1.StepChoice

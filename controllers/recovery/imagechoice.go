@@ -81,6 +81,14 @@ func chooseImages(ctx context.Context, x *Execution, w *workload) (*v1alpha1.Ste
 			passedOver = append(passedOver, r.ref.Name+" "+why)
 			continue
 		}
+		why, wait := x.unverified(r.images(w))
+		if wait {
+			return nil, fmt.Sprintf("revision %s of %s %s: %s", r.ref.Name, w.ref.Kind, w.ref.Name, why), nil
+		}
+		if why != "" {
+			passedOver = append(passedOver, r.ref.Name+" "+why)
+			continue
+		}
 		choice := &v1alpha1.StepChoice{Object: w.ref, Source: r.ref, Images: r.images(w), Why: clipped(fmt.Sprintf(
 			"created at %s, before the incident is suspected to have begun%s", r.created.UTC().Format(time.RFC3339), among(passedOver)))}
 		return choice, "", nil

@@ -237,12 +237,36 @@ var creations = []creation{
 		accepted: images(Plan(shop, "p", Approve("a")), ChosenImages("StatefulSet", "web")),
 	},
 	{
+		message:  "a signer has either a publicKey or a keyless identity",
+		refused:  verifying(containmentv1alpha1.ImageSigner{Name: "a"}),
+		accepted: verifying(containmentv1alpha1.ImageSigner{Name: "a", PublicKey: "PEM"}),
+	},
+	{
+		message:  "a signer has either a publicKey or a keyless identity",
+		refused:  verifying(containmentv1alpha1.ImageSigner{Name: "a", PublicKey: "PEM", Keyless: byIdentity}),
+		accepted: verifying(containmentv1alpha1.ImageSigner{Name: "a", Keyless: byIdentity}),
+	},
+	{
+		message:  "a keyless signer has either an identity or an identityRegexp",
+		refused:  verifying(containmentv1alpha1.ImageSigner{Name: "a", Keyless: containmentv1alpha1.KeylessIdentity{Issuer: "https://i"}}),
+		accepted: verifying(containmentv1alpha1.ImageSigner{Name: "a", Keyless: containmentv1alpha1.KeylessIdentity{Issuer: "https://i", IdentityRegexp: ".*"}}),
+	},
+	{
 		message: "a workload is listed twice in images",
 		refused: images(Plan(shop, "p", Approve("a")),
 			KnownGood("Deployment", "web", "app", GoodImage), KnownGood("Deployment", "web", "sidecar", GoodImage)),
 		accepted: images(Plan(shop, "p", Approve("a")),
 			KnownGood("Deployment", "web", "app", GoodImage, "sidecar", GoodImage), KnownGood("StatefulSet", "web", "app", GoodImage)),
 	},
+}
+
+var byIdentity = containmentv1alpha1.KeylessIdentity{Issuer: "https://issuer.example.com", Identity: "ann@example.com"}
+
+// verifying makes a plan that verifies its images.
+func verifying(signers ...containmentv1alpha1.ImageSigner) *plan {
+	p := Plan(shop, "p", Approve("a"))
+	p.Spec.Verification = &containmentv1alpha1.ImageVerification{Signers: signers}
+	return p
 }
 
 func wave(workloads ...containmentv1alpha1.WorkloadRef) containmentv1alpha1.RecoveryStep {

@@ -39,32 +39,34 @@ func versioned(kind v1alpha1.RecoverableKind, ns, image string) (object client.O
 	}
 }
 
-var _ = Describe("Images that are chosen", func() {
-	// rollOut gives the workload an image and waits until its pods run it.
-	rollOut := func(ctx SpecContext, shop *scenario.Shop, object client.Object, template *corev1.PodTemplateSpec, image string) {
-		GinkgoHelper()
-		if object.GetUID() == "" {
-			Expect(shop.Admin.Create(ctx, object)).To(Succeed())
-		} else {
-			before := object.DeepCopyObject().(client.Object)
-			template.Spec.Containers[0].Image = image
-			Expect(shop.Admin.Patch(ctx, object, client.MergeFrom(before))).To(Succeed())
+// rollOut gives the workload an image and waits until its pods run it.
+func rollOut(ctx SpecContext, shop *scenario.Shop, object client.Object, template *corev1.PodTemplateSpec, image string) {
+	GinkgoHelper()
+	if object.GetUID() == "" {
+		Expect(shop.Admin.Create(ctx, object)).To(Succeed())
+	} else {
+		before := object.DeepCopyObject().(client.Object)
+		template.Spec.Containers[0].Image = image
+		Expect(shop.Admin.Patch(ctx, object, client.MergeFrom(before))).To(Succeed())
+	}
+	Eventually(ctx, func(g Gomega) {
+		pods := podsOf(ctx, shop, awkward)
+		g.Expect(pods).NotTo(BeEmpty())
+		for _, p := range pods {
+			g.Expect(p.Spec.Containers[0].Image).To(Equal(image))
+			g.Expect(p.Status.ContainerStatuses).To(HaveEach(HaveField("Ready", true)))
 		}
-		Eventually(ctx, func(g Gomega) {
-			pods := podsOf(ctx, shop, awkward)
-			g.Expect(pods).NotTo(BeEmpty())
-			for _, p := range pods {
-				g.Expect(p.Spec.Containers[0].Image).To(Equal(image))
-				g.Expect(p.Status.ContainerStatuses).To(HaveEach(HaveField("Ready", true)))
-			}
-		}).WithTimeout(scenario.Patience).Should(Succeed())
-	}
-	// afterThis is the beginning of the next second, which is how exactly the server remembers when something was created.
-	afterThis := func(ctx SpecContext) time.Time {
-		next := time.Now().Truncate(time.Second).Add(time.Second)
-		Eventually(ctx, time.Now).WithTimeout(scenario.Patience).Should(BeTemporally(">=", next))
-		return next
-	}
+	}).WithTimeout(scenario.Patience).Should(Succeed())
+}
+
+// afterThis is the beginning of the next second, which is how exactly the server remembers when something was created.
+func afterThis(ctx SpecContext) time.Time {
+	next := time.Now().Truncate(time.Second).Add(time.Second)
+	Eventually(ctx, time.Now).WithTimeout(scenario.Patience).Should(BeTemporally(">=", next))
+	return next
+}
+
+var _ = Describe("Images that are chosen", func() {
 	plan := func(ctx SpecContext, shop *scenario.Shop, kind v1alpha1.RecoverableKind) *v1alpha1.RecoveryPlan {
 		p := builder.Plan(shop.Namespace, awkward, builder.RollBack("back", v1alpha1.WorkloadRef{Kind: kind, Name: awkward}), builder.Approve("sign-off", "back"), builder.Release("let-go", "sign-off"))
 		p.Spec.Images = []v1alpha1.KnownGoodImages{builder.ChosenImages(kind, awkward)}
