@@ -28,6 +28,9 @@ func (s *scope) verifyImages(plan v1alpha1.RecoveryPlanSpec) (images []v1alpha1.
 	}
 	images, reason, why := recovery.VerifyImages(plan, look, false)
 	if why == "" {
+		why = recovery.CompromisedPart(images, s.incident.Spec.CompromisedDigests)
+	}
+	if why == "" {
 		return images, true
 	}
 	s.planReason = v1alpha1.ReasonPlanInvalid

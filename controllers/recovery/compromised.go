@@ -67,6 +67,18 @@ func CompromisedByNow(inc *v1alpha1.Incident, workload v1alpha1.ObjectRef) bool 
 	return good != nil && compromisedGood(*good, inc.Spec.CompromisedDigests) != ""
 }
 
+// CompromisedPart says which of the images that were found has a manifest or a configuration with one of the digests, or "".
+func CompromisedPart(found []v1alpha1.VerifiedImage, digests []string) string {
+	for _, v := range found {
+		for _, part := range v.Digests {
+			if slices.Contains(digests, part) {
+				return fmt.Sprintf("the image %s contains %s, which is in spec.compromisedDigests of the Incident: name another one in spec.images", v.Image, part)
+			}
+		}
+	}
+	return ""
+}
+
 // compromisedWave says which workload that the release step releases has come back with an image that is known to be compromised by now, or "".
 func compromisedWave(x *Execution, step v1alpha1.RecoveryStep) string {
 	for _, w := range Wave(x.Plan, step) {

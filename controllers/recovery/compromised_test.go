@@ -72,6 +72,16 @@ func TestKeepsCompromised(t *testing.T) {
 	}
 }
 
+func TestCompromisedPart(t *testing.T) {
+	found := []v1alpha1.VerifiedImage{{Image: "r/app@" + digestB, Digests: []string{digestB, digestA}}}
+	if got := CompromisedPart(found, []string{digestA}); !strings.Contains(got, "the image r/app@"+digestB+" contains "+digestA) {
+		t.Errorf("CompromisedPart() = %q, want it to name the platform", got)
+	}
+	if got := CompromisedPart(found, nil); got != "" {
+		t.Errorf("CompromisedPart() = %q, though no digest is compromised", got)
+	}
+}
+
 func TestRunsCompromised(t *testing.T) {
 	pod := &corev1.Pod{Status: corev1.PodStatus{
 		ContainerStatuses:          []corev1.ContainerStatus{{Name: "app", ImageID: "docker.io/r/app@" + digestB}, {Name: "waits"}},

@@ -172,7 +172,7 @@ func unproven(x *Execution, pod *corev1.Pod, good v1alpha1.KnownGoodImages) stri
 		if i < 0 {
 			return "reports no status of container " + want.Name
 		}
-		if got := digestOf(statuses[i].ImageID); !slices.Contains(x.accepted(want.Image), got) {
+		if got := digestOf(statuses[i].ImageID); !slices.Contains(x.accepted(want.Image), got) || slices.Contains(x.Incident.Spec.CompromisedDigests, got) {
 			return fmt.Sprintf("reports digest %q for container %s, not %s", got, want.Name, digestOf(want.Image))
 		}
 	}

@@ -96,6 +96,11 @@ func (x *Execution) unverified(images []v1alpha1.ChosenImage) (why string, wait 
 		case verdict.State != image.Good:
 			return fmt.Sprintf("has an image in container %s that %s", i.Name, verdict.Why), false
 		}
+		for _, part := range verdict.Digests {
+			if slices.Contains(x.Incident.Spec.CompromisedDigests, part) {
+				return fmt.Sprintf("has an image in container %s that contains the compromised digest %s", i.Name, part), false
+			}
+		}
 	}
 	return "", false
 }
