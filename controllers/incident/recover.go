@@ -112,10 +112,10 @@ func (s *scope) execution(rec *v1alpha1.RecoveryStatus) *recovery.Execution {
 	x := &recovery.Execution{
 		Reader: s.Client, Writer: s, Journal: s.journal, Incident: s.incident, Plan: rec.Plan, PlanDigest: rec.PlanDigest, Choices: rec.Choices, Now: s.now,
 		Pods: s.next.Pods, Evidence: s.next.Evidence, All: s.view.All, Release: s.releaseStep, Leaks: s.leaksOf, Others: s.others, Relapse: s.relapse,
-		GapsWaived: s.next.GapDigest != "" && s.evidenceWait == "",
+		GapsWaived: s.next.GapDigest != "" && s.evidenceWait == "", Mapper: s.Client.RESTMapper(), May: s.declarerMay,
 	}
 	if !s.dryRun() {
-		x.Steps = rec.Steps
+		x.Steps, x.Pauses = rec.Steps, &rec.Pauses
 	}
 	return x
 }
@@ -130,6 +130,9 @@ func (s *scope) runSteps(ctx context.Context) error {
 	x := s.execution(rec)
 	recovery.NoteApprovals(x)
 	recovery.NoteGone(x)
+	if err := s.watchPauses(ctx, x); err != nil {
+		return err
+	}
 	if ptr.Deref(s.incident.Spec.Recovery.Paused, false) {
 		s.planReason, s.planProblem = v1alpha1.ReasonPaused, cmp.Or(s.incident.Spec.Recovery.Reason, "spec.recovery.paused is true")
 		return nil
