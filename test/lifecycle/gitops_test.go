@@ -1,0 +1,214 @@
+package lifecycle
+
+import (
+	"context"
+	"strings"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"cofferdam.dev/cofferdam/api/v1alpha1"
+	"cofferdam.dev/cofferdam/test/builder"
+	"cofferdam.dev/cofferdam/test/gitops"
+	"cofferdam.dev/cofferdam/test/scenario"
+)
+
+// repository is a shop whose web tier is applied from Git.
+type repository struct {
+	*scenario.Shop
+	*gitops.Simulation
+
+	ns string
+}
+
+// fromGit lets the web tier of a shop be applied from Git, which renders the compromised image, by simulated controllers, in a namespace in which the responder may patch managers.
+func fromGit(ctx context.Context, shop *scenario.Shop, managers ...*unstructured.Unstructured) *repository {
+	GinkgoHelper()
+	r := &repository{Shop: shop, ns: gitOpsNamespace(shop), Simulation: &gitops.Simulation{Client: shop.Admin, Git: &gitops.Git{}, Namespace: gitOpsNamespace(shop)}}
+	Expect(shop.Admin.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: r.ns}})).To(Succeed())
+	Expect(shop.Admin.Create(ctx, &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: r.ns, Name: "pause"}, Rules: []rbacv1.PolicyRule{{
+		APIGroups: []string{"argoproj.io", "kustomize.toolkit.fluxcd.io", "helm.toolkit.fluxcd.io"}, Verbs: []string{"patch"},
+		Resources: []string{"applications", "applicationsets", "kustomizations", "helmreleases"},
+	}}})).To(Succeed())
+	Expect(shop.Admin.Create(ctx, &rbacv1.RoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Namespace: r.ns, Name: "pause"}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "pause"},
+		Subjects: []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: shop.ResponderName}},
+	})).To(Succeed())
+	r.render("web", scenario.BadImage)
+	for _, m := range managers {
+		Expect(shop.Admin.Create(ctx, m)).To(Succeed())
+	}
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	ended := make(chan error, 1)
+	go func() { ended <- r.Run(running) }()
+	DeferCleanup(func() {
+		stop()
+		Expect(<-ended).To(Succeed())
+	})
+	return r
+}
+
+func gitOpsNamespace(shop *scenario.Shop) string { return shop.Namespace + "-gitops" }
+
+// render commits the image of the web tier.
+func (r *repository) render(path, image string) {
+	r.Git.Commit(path, gitops.Deployment(r.Shop.Namespace, scenario.Web, image))
+}
+
+// awaitApplied waits until the web tier carries the mark of the manager.
+func (r *repository) awaitApplied(ctx context.Context) {
+	GinkgoHelper()
+	Eventually(ctx, func(g Gomega) {
+		web := r.web(ctx)
+		g.Expect(web.Annotations["argocd.argoproj.io/tracking-id"] + web.Labels["kustomize.toolkit.fluxcd.io/name"]).NotTo(BeEmpty())
+	}).WithTimeout(scenario.Patience).Should(Succeed())
+	Expect(r.WaitRunning(ctx)).To(Succeed())
+}
+
+func (r *repository) web(ctx context.Context) *appsv1.Deployment {
+	GinkgoHelper()
+	var d appsv1.Deployment
+	Expect(r.Admin.Get(ctx, client.ObjectKey{Namespace: r.Shop.Namespace, Name: scenario.Web}, &d)).To(Succeed())
+	return &d
+}
+
+func (r *repository) image(ctx context.Context) string {
+	GinkgoHelper()
+	return r.web(ctx).Spec.Template.Spec.Containers[0].Image
+}
+
+// manager reads a manager.
+func (r *repository) manager(ctx context.Context, like *unstructured.Unstructured) *unstructured.Unstructured {
+	GinkgoHelper()
+	out := &unstructured.Unstructured{}
+	out.SetGroupVersionKind(like.GroupVersionKind())
+	Expect(r.Admin.Get(ctx, client.ObjectKeyFromObject(like), out)).To(Succeed())
+	return out
+}
+
+// edit changes a manager as a person does.
+func (r *repository) edit(ctx context.Context, like *unstructured.Unstructured, patch string) {
+	GinkgoHelper()
+	Expect(r.Admin.Patch(ctx, like.DeepCopy(), client.RawPatch(types.MergePatchType, []byte(patch)), client.FieldOwner("somebody"))).To(Succeed())
+}
+
+// recover declares an Incident whose plan pauses, rolls back, and resumes.
+func (r *repository) recover(ctx context.Context, changes ...func(*v1alpha1.RecoveryPlan)) {
+	GinkgoHelper()
+	plan := builder.Plan(r.Shop.Namespace, "gitops",
+		builder.PauseGitOps("pause", []string{r.ns}, []string{r.ns}),
+		builder.RollBack("roll-back", v1alpha1.WorkloadRef{Kind: "Deployment", Name: scenario.Web}),
+		builder.ResumeGitOps("resume", "roll-back"),
+	)
+	plan.Spec.Steps[1].DependsOn = []string{"pause"}
+	plan.Spec.Images = []v1alpha1.KnownGoodImages{builder.KnownGood("Deployment", scenario.Web, "app", builder.GoodImage)}
+	for _, change := range changes {
+		change(plan)
+	}
+	Expect(r.Admin.Create(ctx, plan)).To(Succeed())
+	declare(ctx, r.Shop, "miner", builder.UsePlan("gitops"), builder.Targets(builder.Target(v1alpha1.TargetDeployment, "", scenario.Web)))
+	await(ctx, r.Shop, "miner", "contained", scenario.Is(v1alpha1.ConditionContained))
+	Expect(r.SetGoal(ctx, "miner", v1alpha1.GoalRecover)).To(Succeed())
+}
+
+// says waits until a step says something.
+func (r *repository) says(ctx context.Context, step, what string) *v1alpha1.Incident {
+	GinkgoHelper()
+	return await(ctx, r.Shop, "miner", "saying in step "+step+": "+what, func(inc *v1alpha1.Incident) bool {
+		return strings.Contains(statusOf(inc, step).Message, what)
+	})
+}
+
+func statusOf(inc *v1alpha1.Incident, step string) v1alpha1.StepStatus {
+	if inc.Status.Recovery != nil {
+		for _, s := range inc.Status.Recovery.Steps {
+			if s.Name == step {
+				return s
+			}
+		}
+	}
+	return v1alpha1.StepStatus{}
+}
+
+func automated(app *unstructured.Unstructured) map[string]any {
+	out, _, _ := unstructured.NestedMap(app.Object, "spec", "syncPolicy", "automated")
+	return out
+}
+
+var _ = Describe("A workload that is applied from Git", func() {
+	It("is put back by simulated controllers as it is by the real ones", func(ctx SpecContext) {
+		shop := openShop(ctx)
+		app := gitops.Application(gitOpsNamespace(shop), "web", "web")
+		r := fromGit(ctx, shop, app)
+		r.awaitApplied(ctx)
+		good := client.RawPatch(types.StrategicMergePatchType, []byte(`{"spec":{"template":{"spec":{"containers":[{"name":"app","image":"`+builder.GoodImage+`"}]}}}}`))
+		Expect(shop.Admin.Patch(ctx, r.web(ctx), good)).To(Succeed())
+		Eventually(ctx, r.image).WithTimeout(scenario.Patience).Should(Equal(scenario.BadImage))
+
+		r.edit(ctx, app, `{"spec":{"syncPolicy":{"automated":{"enabled":false}}}}`)
+		Expect(shop.Admin.Patch(ctx, r.web(ctx), good)).To(Succeed())
+		Eventually(ctx, func() string {
+			s, _, _ := unstructured.NestedString(r.manager(ctx, app).Object, "status", "sync", "status")
+			return s
+		}).WithTimeout(scenario.Patience).Should(Equal("OutOfSync"))
+		Expect(r.image(ctx)).To(Equal(builder.GoodImage))
+	})
+
+	It("by Argo CD stays rolled back, and Argo CD is resumed once Git renders the known-good image", func(ctx SpecContext) {
+		shop := openShop(ctx)
+		app := gitops.Application(gitOpsNamespace(shop), "web", "web")
+		r := fromGit(ctx, shop, app)
+		r.awaitApplied(ctx)
+		r.recover(ctx)
+		inc := r.says(ctx, "resume", "renders Deployment web otherwise than with the known-good images (OutOfSync)")
+		Expect(statusOf(inc, "pause").Message).To(ContainSubstring("Application " + r.ns + "/web is paused until"))
+		Expect(scenario.HasReason(v1alpha1.ConditionGitOpsPaused, v1alpha1.ReasonPausedByLease)(inc)).To(BeTrue())
+		paused := r.manager(ctx, app)
+		Expect(automated(paused)).To(Equal(map[string]any{"prune": true, "selfHeal": true, "enabled": false}))
+		Expect(paused.GetLabels()).To(HaveKeyWithValue(v1alpha1.GitOpsPausedLabel, string(inc.UID)))
+		Expect(paused.GetAnnotations()[v1alpha1.GitOpsLeaseAnnotation]).To(ContainSubstring(`"incident":"` + shop.Namespace + `/miner"`))
+		Expect(r.image(ctx)).To(Equal(builder.GoodImage))
+
+		By("correcting Git")
+		r.render("web", builder.GoodImage)
+		inc = await(ctx, shop, "miner", "recovered", scenario.Is(v1alpha1.ConditionRecovered))
+		resumed := r.manager(ctx, app)
+		Expect(automated(resumed)).To(Equal(map[string]any{"prune": true, "selfHeal": true}))
+		Expect(resumed.GetLabels()).NotTo(HaveKey(v1alpha1.GitOpsPausedLabel))
+		Expect(resumed.GetAnnotations()).NotTo(HaveKey(v1alpha1.GitOpsLeaseAnnotation))
+		Expect(r.image(ctx)).To(Equal(builder.GoodImage))
+		Expect(apimeta.FindStatusCondition(inc.Status.Conditions, v1alpha1.ConditionGitOpsPaused).Reason).To(Equal(v1alpha1.ReasonResumed))
+	})
+
+	It("by Flux stays rolled back, though the Kustomization above says suspend: false, and is resumed when somebody overrides", func(ctx SpecContext) {
+		shop := openShop(ctx)
+		child := gitops.Kustomization(gitOpsNamespace(shop), "web", "web")
+		root := gitops.Kustomization(gitOpsNamespace(shop), "root", "root")
+		r := fromGit(ctx, shop, root)
+		said := child.DeepCopy()
+		Expect(unstructured.SetNestedField(said.Object, false, "spec", "suspend")).To(Succeed())
+		r.Git.Commit("root", said)
+		r.awaitApplied(ctx)
+		r.recover(ctx)
+		r.says(ctx, "resume", "Kustomization does not compare the cluster with its source while it is suspended")
+		suspended := r.manager(ctx, child)
+		Expect(suspended.Object["spec"]).To(HaveKeyWithValue("suspend", true))
+		Expect(r.manager(ctx, root).Object["spec"]).NotTo(HaveKey("suspend"), "what is above goes on with everything else")
+
+		By("correcting Git, and overriding")
+		r.render("web", builder.GoodImage)
+		Expect(shop.Intervene(ctx, "miner", "resume", v1alpha1.InterventionOverride)).To(Succeed())
+		await(ctx, shop, "miner", "recovered", scenario.Is(v1alpha1.ConditionRecovered))
+		Expect(r.manager(ctx, child).Object["spec"]).To(HaveKeyWithValue("suspend", false))
+		Expect(r.manager(ctx, child).GetLabels()).NotTo(HaveKey("kustomize.toolkit.fluxcd.io/reconcile"))
+		Expect(r.image(ctx)).To(Equal(builder.GoodImage))
+	})
+})
