@@ -16,9 +16,9 @@ import (
 
 const (
 	// pausePoll is how often what is paused is looked at: others may resume it, and it is not watched.
-	pausePoll = 10 * time.Second
+	pausePoll = 5 * time.Second
 	// outlivedPoll is how often a closed Incident looks whether people have resumed it.
-	outlivedPoll = time.Minute
+	outlivedPoll = 30 * time.Second
 )
 
 // declarerMay reports whether the declarer of the Incident may do something.
@@ -47,7 +47,8 @@ func (s *scope) outlivedPauses(ctx context.Context) error {
 	if s.dryRun() || len(heldPauses(s.next)) == 0 {
 		return nil
 	}
-	if err := recovery.LookAtPauses(ctx, s.execution(s.next.Recovery)); err != nil {
+	x := &recovery.Execution{Reader: s.Client, Mapper: s.Client.RESTMapper(), Journal: s.journal, Incident: s.incident, Now: s.now, Pauses: &s.next.Recovery.Pauses}
+	if err := recovery.LookAtPauses(ctx, x); err != nil {
 		return err
 	}
 	if len(heldPauses(s.next)) > 0 {
