@@ -48,7 +48,7 @@ func automatic(app *unstructured.Unstructured) bool {
 func (s *Simulation) sync(ctx context.Context, app *unstructured.Unstructured) error {
 	for _, m := range s.rendered(app.GetName()) {
 		group, _, _ := strings.Cut(m.GetAPIVersion(), "/")
-		m.SetAnnotations(map[string]string{"argocd.argoproj.io/tracking-id": fmt.Sprintf("%s:%s/%s:%s/%s", app.GetName(), group, m.GetKind(), m.GetNamespace(), m.GetName())})
+		m.SetAnnotations(map[string]string{trackingID: fmt.Sprintf("%s:%s/%s:%s/%s", app.GetName(), group, m.GetKind(), m.GetNamespace(), m.GetName())})
 		if err := s.apply(ctx, m, "argocd-controller"); err != nil {
 			return err
 		}
@@ -67,7 +67,7 @@ func (s *Simulation) compare(ctx context.Context, app *unstructured.Unstructured
 		one := "Synced"
 		if err := s.Client.Get(ctx, client.ObjectKeyFromObject(m), live); client.IgnoreNotFound(err) != nil {
 			return err
-		} else if err != nil || !within(m.Object["spec"], live.Object["spec"]) || live.GetAnnotations()["argocd.argoproj.io/tracking-id"] == "" {
+		} else if err != nil || !within(m.Object["spec"], live.Object["spec"]) || live.GetAnnotations()[trackingID] == "" {
 			one, status = "OutOfSync", "OutOfSync"
 		}
 		group, _, _ := strings.Cut(m.GetAPIVersion(), "/")

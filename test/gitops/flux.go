@@ -43,7 +43,7 @@ func (s *Simulation) applyUnlessDisabled(ctx context.Context, k, m *unstructured
 	if strings.EqualFold(live.GetLabels()[reconcile], "disabled") || strings.EqualFold(live.GetAnnotations()[reconcile], "disabled") {
 		return nil
 	}
-	labels := map[string]string{"kustomize.toolkit.fluxcd.io/name": k.GetName(), "kustomize.toolkit.fluxcd.io/namespace": k.GetNamespace()}
+	labels := map[string]string{kustomizeName: k.GetName(), "kustomize.toolkit.fluxcd.io/namespace": k.GetNamespace()}
 	maps.Copy(labels, m.GetLabels())
 	m.SetLabels(labels)
 	return s.apply(ctx, m, "kustomize-controller")

@@ -8,6 +8,12 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
+// Marks on what is applied.
+const (
+	trackingID    = "argocd.argoproj.io/tracking-id"
+	kustomizeName = "kustomize.toolkit.fluxcd.io/name"
+)
+
 // Git is a repository: the manifests by path, as of the newest revision.
 type Git struct {
 	mu       sync.Mutex

@@ -8,7 +8,6 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	appsv1 "k8s.io/api/apps/v1"
-	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -36,20 +35,9 @@ type repository struct {
 // fromGit lets the web tier of a shop be applied from Git, which renders the compromised image, by simulated controllers, in a namespace in which the responder may patch managers.
 func fromGit(ctx context.Context, shop *scenario.Shop, managers ...*unstructured.Unstructured) *repository {
 	GinkgoHelper()
-	r := &repository{Shop: shop, ns: gitOpsNamespace(shop), Simulation: &gitops.Simulation{Client: shop.Admin, Git: &gitops.Git{}, Namespace: gitOpsNamespace(shop)}}
-	Expect(shop.Admin.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: r.ns}})).To(Succeed())
-	Expect(shop.Admin.Create(ctx, &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: r.ns, Name: "pause"}, Rules: []rbacv1.PolicyRule{{
-		APIGroups: []string{"argoproj.io", "kustomize.toolkit.fluxcd.io", "helm.toolkit.fluxcd.io"}, Verbs: []string{"patch"},
-		Resources: []string{"applications", "applicationsets", "kustomizations", "helmreleases"},
-	}}})).To(Succeed())
-	Expect(shop.Admin.Create(ctx, &rbacv1.RoleBinding{
-		ObjectMeta: metav1.ObjectMeta{Namespace: r.ns, Name: "pause"}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "pause"},
-		Subjects: []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: shop.ResponderName}},
-	})).To(Succeed())
-	r.render("web", scenario.BadImage)
-	for _, m := range managers {
-		Expect(shop.Admin.Create(ctx, m)).To(Succeed())
-	}
+	simulation, err := gitops.Prepare(ctx, shop, managers...)
+	Expect(err).NotTo(HaveOccurred())
+	r := &repository{Shop: shop, ns: simulation.Namespace, Simulation: simulation}
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	ended := make(chan error, 1)
 	go func() { ended <- r.Run(running) }()
@@ -60,8 +48,6 @@ func fromGit(ctx context.Context, shop *scenario.Shop, managers ...*unstructured
 	return r
 }
 
-func gitOpsNamespace(shop *scenario.Shop) string { return shop.Namespace + "-gitops" }
-
 // render commits the image of the web tier.
 func (r *repository) render(path, image string) {
 	r.Git.Commit(path, gitops.Deployment(r.Shop.Namespace, scenario.Web, image))
@@ -70,11 +56,7 @@ func (r *repository) render(path, image string) {
 // awaitApplied waits until the web tier carries the mark of the manager.
 func (r *repository) awaitApplied(ctx context.Context) {
 	GinkgoHelper()
-	Eventually(ctx, func(g Gomega) {
-		web := r.web(ctx)
-		g.Expect(web.Annotations["argocd.argoproj.io/tracking-id"] + web.Labels["kustomize.toolkit.fluxcd.io/name"]).NotTo(BeEmpty())
-	}).WithTimeout(scenario.Patience).Should(Succeed())
-	Expect(r.WaitRunning(ctx)).To(Succeed())
+	Expect(gitops.AwaitApplied(ctx, r.Shop)).To(Succeed())
 }
 
 func (r *repository) web(ctx context.Context) *appsv1.Deployment {
@@ -107,13 +89,7 @@ func (r *repository) edit(ctx context.Context, like *unstructured.Unstructured, 
 // recover declares an Incident whose plan pauses, rolls back, and resumes.
 func (r *repository) recover(ctx context.Context, changes ...func(*v1alpha1.RecoveryPlan)) {
 	GinkgoHelper()
-	plan := builder.Plan(r.Shop.Namespace, "gitops",
-		builder.PauseGitOps("pause", []string{r.ns}, []string{r.ns}),
-		builder.RollBack("roll-back", v1alpha1.WorkloadRef{Kind: "Deployment", Name: scenario.Web}),
-		builder.ResumeGitOps("resume", "roll-back"),
-	)
-	plan.Spec.Steps[1].DependsOn = []string{"pause"}
-	plan.Spec.Images = []v1alpha1.KnownGoodImages{builder.KnownGood("Deployment", scenario.Web, "app", builder.GoodImage)}
+	plan := gitops.Plan(r.Shop)
 	for _, change := range changes {
 		change(plan)
 	}
@@ -150,7 +126,7 @@ func automated(app *unstructured.Unstructured) map[string]any {
 var _ = Describe("A workload that is applied from Git", func() {
 	It("is put back by simulated controllers as it is by the real ones", func(ctx SpecContext) {
 		shop := openShop(ctx)
-		app := gitops.Application(gitOpsNamespace(shop), "web", "web")
+		app := gitops.Application(gitops.NamespaceOf(shop), "web", "web")
 		r := fromGit(ctx, shop, app)
 		r.awaitApplied(ctx)
 		good := client.RawPatch(types.StrategicMergePatchType, []byte(`{"spec":{"template":{"spec":{"containers":[{"name":"app","image":"`+builder.GoodImage+`"}]}}}}`))
@@ -168,7 +144,7 @@ var _ = Describe("A workload that is applied from Git", func() {
 
 	It("by Argo CD stays rolled back, and Argo CD is resumed once Git renders the known-good image", func(ctx SpecContext) {
 		shop := openShop(ctx)
-		app := gitops.Application(gitOpsNamespace(shop), "web", "web")
+		app := gitops.Application(gitops.NamespaceOf(shop), "web", "web")
 		r := fromGit(ctx, shop, app)
 		r.awaitApplied(ctx)
 		r.recover(ctx)
@@ -194,8 +170,8 @@ var _ = Describe("A workload that is applied from Git", func() {
 
 	It("by Flux stays rolled back, though the Kustomization above says suspend: false, and is resumed when somebody overrides", func(ctx SpecContext) {
 		shop := openShop(ctx)
-		child := gitops.Kustomization(gitOpsNamespace(shop), "web", "web")
-		root := gitops.Kustomization(gitOpsNamespace(shop), "root", "root")
+		child := gitops.Kustomization(gitops.NamespaceOf(shop), "web", "web")
+		root := gitops.Kustomization(gitops.NamespaceOf(shop), "root", "root")
 		r := fromGit(ctx, shop, root)
 		said := child.DeepCopy()
 		Expect(unstructured.SetNestedField(said.Object, false, "spec", "suspend")).To(Succeed())
@@ -218,7 +194,7 @@ var _ = Describe("A workload that is applied from Git", func() {
 
 	It("by an Application of an ApplicationSet of an app of apps stays rolled back, and all three get back what they had, from the bottom up", func(ctx SpecContext) {
 		shop := openShop(ctx)
-		ns := gitOpsNamespace(shop)
+		ns := gitops.NamespaceOf(shop)
 		root, set, app := gitops.Application(ns, "root", "root"), gitops.ApplicationSet(ns, "tier", "web", "web"), gitops.Application(ns, "web", "web")
 		r := fromGit(ctx, shop, root)
 		r.Git.Commit("root", set)
@@ -251,7 +227,7 @@ var _ = Describe("A workload that is applied from Git", func() {
 
 	It("is not rolled back before the operation in flight has ended, by a manager in which Git turns automated sync on", func(ctx SpecContext) {
 		shop := openShop(ctx)
-		ns := gitOpsNamespace(shop)
+		ns := gitops.NamespaceOf(shop)
 		root, app := gitops.Application(ns, "root", "root"), gitops.Application(ns, "web", "web")
 		Expect(unstructured.SetNestedField(app.Object, true, "spec", "syncPolicy", "automated", "enabled")).To(Succeed())
 		r := fromGit(ctx, shop, root)
@@ -278,7 +254,7 @@ var _ = Describe("A workload that is applied from Git", func() {
 
 	It("is not touched while somebody resumes its manager again and again, and goes on once it is paused", func(ctx SpecContext) {
 		shop := openShop(ctx)
-		app := gitops.Application(gitOpsNamespace(shop), "web", "web")
+		app := gitops.Application(gitops.NamespaceOf(shop), "web", "web")
 		r := fromGit(ctx, shop, app)
 		r.awaitApplied(ctx)
 		r.recover(ctx, func(plan *v1alpha1.RecoveryPlan) {
@@ -312,7 +288,7 @@ var _ = Describe("A workload that is applied from Git", func() {
 
 	It("by what somebody else has paused is rolled back, and stays paused", func(ctx SpecContext) {
 		shop := openShop(ctx)
-		app := gitops.Application(gitOpsNamespace(shop), "web", "web")
+		app := gitops.Application(gitops.NamespaceOf(shop), "web", "web")
 		r := fromGit(ctx, shop, app)
 		r.awaitApplied(ctx)
 		r.edit(ctx, app, `{"spec":{"syncPolicy":{"automated":{"enabled":false}}}}`)
@@ -327,7 +303,7 @@ var _ = Describe("A workload that is applied from Git", func() {
 
 	It("is not rolled back while its manager is missing, or may not be paused by the declarer or by the step", func(ctx SpecContext) {
 		shop := openShop(ctx)
-		app := gitops.Application(gitOpsNamespace(shop), "web", "web")
+		app := gitops.Application(gitops.NamespaceOf(shop), "web", "web")
 		r := fromGit(ctx, shop)
 		tracked := `{"metadata":{"annotations":{"argocd.argoproj.io/tracking-id":"web:apps/Deployment:` + shop.Namespace + `/web"}}}`
 		Expect(shop.Admin.Patch(ctx, r.web(ctx), client.RawPatch(types.MergePatchType, []byte(tracked)))).To(Succeed())
@@ -342,7 +318,7 @@ var _ = Describe("A workload that is applied from Git", func() {
 
 	It("is paused again when Git, against somebody's word, brings the compromised image back", func(ctx SpecContext) {
 		shop := openShop(ctx)
-		app := gitops.Application(gitOpsNamespace(shop), "web", "web")
+		app := gitops.Application(gitops.NamespaceOf(shop), "web", "web")
 		r := fromGit(ctx, shop, app)
 		r.awaitApplied(ctx)
 		r.recover(ctx)
@@ -357,7 +333,7 @@ var _ = Describe("A workload that is applied from Git", func() {
 
 	It("raises the alarm when its manager is still paused after the Incident is closed, and when that is gone", func(ctx SpecContext) {
 		shop := openShop(ctx)
-		app := gitops.Application(gitOpsNamespace(shop), "web", "web")
+		app := gitops.Application(gitops.NamespaceOf(shop), "web", "web")
 		r := fromGit(ctx, shop, app)
 		r.awaitApplied(ctx)
 		r.recover(ctx)
@@ -375,7 +351,7 @@ var _ = Describe("A workload that is applied from Git", func() {
 
 	It("is found resumed by people after the Incident was closed", func(ctx SpecContext) {
 		shop := openShop(ctx)
-		app := gitops.Application(gitOpsNamespace(shop), "web", "web")
+		app := gitops.Application(gitops.NamespaceOf(shop), "web", "web")
 		r := fromGit(ctx, shop, app)
 		r.awaitApplied(ctx)
 		r.recover(ctx)
@@ -392,7 +368,7 @@ var _ = Describe("A workload that is applied from Git", func() {
 		Expect(server.ServeApplications(ctx, false)).To(Succeed())
 		DeferCleanup(func(ctx SpecContext) { Expect(server.ServeApplications(ctx, true)).To(Succeed()) })
 		shop := openShop(ctx)
-		app := gitops.Application(gitOpsNamespace(shop), "web", "web")
+		app := gitops.Application(gitops.NamespaceOf(shop), "web", "web")
 		r := fromGit(ctx, shop, app)
 		Eventually(ctx, func() map[string]any {
 			would := r.manager(ctx, app)

@@ -17,7 +17,7 @@ import (
 // manageByGit lets Argo CD apply the web tier, and somebody correct Git once the known-good image runs.
 func manageByGit(ctx SpecContext, shop *scenario.Shop) {
 	GinkgoHelper()
-	r := fromGit(ctx, shop, gitops.Application(gitOpsNamespace(shop), "web", "web"))
+	r := fromGit(ctx, shop, gitops.Application(gitops.NamespaceOf(shop), "web", "web"))
 	r.awaitApplied(ctx)
 	DeferCleanup(func(ctx SpecContext) { Expect(r.image(ctx)).To(Equal(builder.GoodImage)) })
 	go func() {
@@ -43,7 +43,7 @@ var _ = DescribeTable("A plan of config/samples brings its application back", fu
 			r.MarginSeconds = nil
 		}
 		if p := plan.Spec.Steps[i].PauseGitOps; p != nil {
-			p.ArgoCDNamespaces = []string{gitOpsNamespace(shop)}
+			p.ArgoCDNamespaces = []string{gitops.NamespaceOf(shop)}
 			manageByGit(ctx, shop)
 		}
 	}
