@@ -88,7 +88,7 @@ type GitOpsPause struct {
 	// before is what is given back, in JSON.
 	// +required
 	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=4096
+	// +kubebuilder:validation:MaxLength=1024
 	Before string `json:"before,omitempty"`
 
 	// since is when that was recorded.

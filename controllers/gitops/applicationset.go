@@ -1,6 +1,7 @@
 package gitops
 
 import (
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
@@ -20,6 +21,15 @@ func pointers() []string {
 		"/metadata/annotations/" + escaped(v1alpha1.GitOpsLeaseAnnotation),
 		"/metadata/labels/" + escaped(v1alpha1.GitOpsPausedLabel),
 	}
+}
+
+// Unpausable says why a manager cannot be paused, or "".
+func Unpausable(obj *unstructured.Unstructured) string {
+	if kind, _, _ := unstructured.NestedString(obj.Object, "spec", "strategy", "type"); obj.GetKind() == ApplicationSet && kind == "RollingSync" {
+		return fmt.Sprintf("ApplicationSet %s/%s syncs its Applications itself (spec.strategy.type is RollingSync), and pausing them does not keep it from that: change the strategy, or pause it by hand and have the step skipped",
+			obj.GetNamespace(), obj.GetName())
+	}
+	return ""
 }
 
 func escaped(key string) string { return strings.ReplaceAll(key, "/", "~1") }

@@ -263,3 +263,12 @@ func TestInFlightAndUnrest(t *testing.T) {
 		})
 	}
 }
+
+func TestUnpausable(t *testing.T) {
+	if why := Unpausable(parse(t, `{kind: ApplicationSet, spec: {strategy: {type: RollingSync}}}`)); why == "" {
+		t.Error("an ApplicationSet that syncs its Applications itself is taken for one that can be paused")
+	}
+	if why := Unpausable(parse(t, `{kind: ApplicationSet, spec: {strategy: {type: AllAtOnce}}}`)); why != "" {
+		t.Errorf("Unpausable() = %q", why)
+	}
+}

@@ -33,13 +33,11 @@ func (s *scope) declarerMay(ctx context.Context, what authorizationv1.ResourceAt
 
 // watchPauses looks at what the recovery has paused.
 func (s *scope) watchPauses(ctx context.Context, x *recovery.Execution) error {
-	if err := recovery.WatchPauses(ctx, x); err != nil {
-		return err
-	}
+	err := recovery.WatchPauses(ctx, x)
 	if len(heldPauses(s.next)) > 0 {
 		s.lookAgainAfter(pausePoll)
 	}
-	return nil
+	return err
 }
 
 // outlivedPauses looks, for an Incident that is closed, whether what it has paused is still paused. Nothing is resumed: nobody has seen what would come of it.

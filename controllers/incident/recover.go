@@ -130,14 +130,15 @@ func (s *scope) runSteps(ctx context.Context) error {
 	x := s.execution(rec)
 	recovery.NoteApprovals(x)
 	recovery.NoteGone(x)
-	if err := s.watchPauses(ctx, x); err != nil {
-		return err
-	}
+	unwatched := s.watchPauses(ctx, x)
 	if ptr.Deref(s.incident.Spec.Recovery.Paused, false) {
 		s.planReason, s.planProblem = v1alpha1.ReasonPaused, cmp.Or(s.incident.Spec.Recovery.Reason, "spec.recovery.paused is true")
-		return nil
+		return unwatched
 	}
 	var failures []error
+	if unwatched != nil {
+		failures = append(failures, unwatched)
+	}
 	runnable := recovery.Runnable(rec.Plan, rec.Steps)
 	if s.finishing() {
 		runnable = recovery.Exchangers(rec.Plan, rec.Steps)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -27,7 +28,7 @@ const (
 	// operatorManager is the field manager of the operator.
 	operatorManager = "cofferdam"
 	// maxBefore is how many bytes are recorded of one manager.
-	maxBefore = 4096
+	maxBefore = 1024
 )
 
 // pauseGitOps pauses what would take the recovery back.
@@ -44,7 +45,7 @@ func (pauseGitOps) Run(ctx context.Context, x *Execution, step v1alpha1.Recovery
 	}
 	var said []string
 	for _, m := range managers {
-		if why := beyond(step.PauseGitOps, m.ref()); why != "" {
+		if why := cmp.Or(beyond(step.PauseGitOps, m.ref()), gitops.Unpausable(m.object)); why != "" {
 			return waiting("%s", why), nil
 		}
 	}
@@ -235,27 +236,32 @@ func WatchPauses(ctx context.Context, x *Execution) error {
 	if x.rehearses() {
 		return nil
 	}
+	var failures []error
 	for i := range *x.Pauses {
 		p := &(*x.Pauses)[i]
 		if p.State == v1alpha1.GitOpsResumed || p.State == v1alpha1.GitOpsResuming || x.underWay(p.Step) {
 			continue
 		}
-		object, err := x.readManager(ctx, p.Object)
+		why, err := x.watchPause(ctx, p)
 		if err != nil {
-			x.Unpaused = cmp.Or(x.Unpaused, err.Error())
-			continue
-		}
-		if object == nil {
-			x.settle(p)
-			continue
-		}
-		why, err := x.keepPaused(ctx, p, object)
-		if err != nil {
-			return err
+			failures = append(failures, err)
+			why = err.Error()
 		}
 		x.Unpaused = cmp.Or(x.Unpaused, why)
 	}
-	return nil
+	return errors.Join(failures...)
+}
+
+func (x *Execution) watchPause(ctx context.Context, p *v1alpha1.GitOpsPause) (string, error) {
+	object, err := x.readManager(ctx, p.Object)
+	if err != nil {
+		return "", err
+	}
+	if object == nil {
+		x.settle(p)
+		return "", nil
+	}
+	return x.keepPaused(ctx, p, object)
 }
 
 // underWay reports whether the step looks after its pauses itself.
