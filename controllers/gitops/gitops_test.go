@@ -107,39 +107,42 @@ func TestPauseAndResume(t *testing.T) {
 		"an ApplicationSet":                         `{kind: ApplicationSet, spec: {template: {}}}`,
 		"an ApplicationSet with rules":              `{kind: ApplicationSet, spec: {ignoreApplicationDifferences: [{name: other, jsonPointers: [/spec/info]}]}}`,
 	}
-	lease := Lease{Incident: "shop/miner", UID: "inc", Reason: "a miner", Since: metav1.Unix(1, 0), Expires: metav1.Unix(2, 0)}
 	for name, text := range cases {
 		for _, without := range []bool{false, true} {
 			t.Run(name, func(t *testing.T) {
-				object := parse(t, text)
-				before := object.DeepCopy()
-				was := Record(object)
-				pause, err := PausePatch(object, "child", lease, without)
-				if err != nil {
-					t.Fatal(err)
-				}
-				merge(t, object, pause)
-				if !Paused(object, "child") || object.GetLabels()[v1alpha1.GitOpsPausedLabel] != "inc" {
-					t.Fatalf("is not paused: %v", object.Object)
-				}
-				if got, ok := ReadLease(object); !ok || got.Incident != "shop/miner" {
-					t.Errorf("ReadLease() = %v, %t", got, ok)
-				}
-				resume, err := ResumePatch(object, "child", was, "inc")
-				if err != nil || resume == nil {
-					t.Fatalf("ResumePatch() = %s, %v", resume, err)
-				}
-				merge(t, object, resume)
-				clean(before)
-				clean(object)
-				if diff := cmp.Diff(before.Object, object.Object); diff != "" {
-					t.Errorf("is not what it was (-before +after):\n%s", diff)
-				}
-				if again, err := ResumePatch(object, "child", was, "inc"); err != nil || again != nil {
-					t.Errorf("something is left to be given back: %s, %v", again, err)
-				}
+				pauseAndResume(t, parse(t, text), without)
 			})
 		}
+	}
+}
+
+func pauseAndResume(t *testing.T, object *unstructured.Unstructured, without bool) {
+	t.Helper()
+	lease := Lease{Incident: "shop/miner", UID: "inc", Reason: "a miner", Since: metav1.Unix(1, 0), Expires: metav1.Unix(2, 0)}
+	before, was := object.DeepCopy(), Record(object)
+	pause, err := PausePatch(object, "child", lease, without)
+	if err != nil {
+		t.Fatal(err)
+	}
+	merge(t, object, pause)
+	if !Paused(object, "child") || object.GetLabels()[v1alpha1.GitOpsPausedLabel] != "inc" {
+		t.Fatalf("is not paused: %v", object.Object)
+	}
+	if got, ok := ReadLease(object); !ok || got.Incident != "shop/miner" {
+		t.Errorf("ReadLease() = %v, %t", got, ok)
+	}
+	resume, err := ResumePatch(object, "child", was, "inc")
+	if err != nil || resume == nil {
+		t.Fatalf("ResumePatch() = %s, %v", resume, err)
+	}
+	merge(t, object, resume)
+	clean(before)
+	clean(object)
+	if diff := cmp.Diff(before.Object, object.Object); diff != "" {
+		t.Errorf("is not what it was (-before +after):\n%s", diff)
+	}
+	if again, err := ResumePatch(object, "child", was, "inc"); err != nil || again != nil {
+		t.Errorf("something is left to be given back: %s, %v", again, err)
 	}
 }
 

@@ -128,7 +128,7 @@ func (s *Simulation) applicationSet(ctx context.Context, set *unstructured.Unstr
 // keep lets a field be as it is in the cluster.
 func keep(live, want *unstructured.Unstructured, pointer string) {
 	var path []string
-	for _, part := range strings.Split(strings.TrimPrefix(pointer, "/"), "/") {
+	for part := range strings.SplitSeq(strings.TrimPrefix(pointer, "/"), "/") {
 		path = append(path, strings.ReplaceAll(part, "~1", "/"))
 	}
 	unstructured.RemoveNestedField(want.Object, path...)

@@ -49,8 +49,8 @@ func fromGit(ctx context.Context, shop *scenario.Shop, managers ...*unstructured
 }
 
 // render commits the image of the web tier.
-func (r *repository) render(path, image string) {
-	r.Git.Commit(path, gitops.Deployment(r.Shop.Namespace, scenario.Web, image))
+func (r *repository) render(image string) {
+	r.Git.Commit("web", gitops.Deployment(r.Shop.Namespace, scenario.Web, image))
 }
 
 // awaitApplied waits until the web tier carries the mark of the manager.
@@ -78,6 +78,13 @@ func (r *repository) manager(ctx context.Context, like *unstructured.Unstructure
 	out.SetGroupVersionKind(like.GroupVersionKind())
 	Expect(r.Admin.Get(ctx, client.ObjectKeyFromObject(like), out)).To(Succeed())
 	return out
+}
+
+// phase is how far the operation of an Application has come.
+func (r *repository) phase(ctx context.Context, app *unstructured.Unstructured) string {
+	GinkgoHelper()
+	phase, _, _ := unstructured.NestedString(r.manager(ctx, app).Object, "status", "operationState", "phase")
+	return phase
 }
 
 // edit changes a manager as a person does.
@@ -158,7 +165,7 @@ var _ = Describe("A workload that is applied from Git", func() {
 		Expect(r.image(ctx)).To(Equal(builder.GoodImage))
 
 		By("correcting Git")
-		r.render("web", builder.GoodImage)
+		r.render(builder.GoodImage)
 		inc = await(ctx, shop, "miner", "recovered", scenario.Is(v1alpha1.ConditionRecovered))
 		resumed := r.manager(ctx, app)
 		Expect(automated(resumed)).To(Equal(map[string]any{"prune": true, "selfHeal": true}))
@@ -184,7 +191,7 @@ var _ = Describe("A workload that is applied from Git", func() {
 		Expect(r.manager(ctx, root).Object["spec"]).NotTo(HaveKey("suspend"), "what is above goes on with everything else")
 
 		By("correcting Git, and overriding")
-		r.render("web", builder.GoodImage)
+		r.render(builder.GoodImage)
 		Expect(shop.Intervene(ctx, "miner", "resume", v1alpha1.InterventionOverride)).To(Succeed())
 		await(ctx, shop, "miner", "recovered", scenario.Is(v1alpha1.ConditionRecovered))
 		Expect(r.manager(ctx, child).Object["spec"]).To(HaveKeyWithValue("suspend", false))
@@ -209,7 +216,7 @@ var _ = Describe("A workload that is applied from Git", func() {
 		Expect(automated(r.manager(ctx, app))).To(HaveKeyWithValue("enabled", false))
 		Expect(r.manager(ctx, app).GetLabels()).To(HaveKey(v1alpha1.GitOpsPausedLabel), "the ApplicationSet leaves our marks alone")
 
-		r.render("web", builder.GoodImage)
+		r.render(builder.GoodImage)
 		inc = await(ctx, shop, "miner", "recovered", scenario.Is(v1alpha1.ConditionRecovered))
 		for _, m := range []*unstructured.Unstructured{root, app} {
 			Expect(automated(r.manager(ctx, m))).To(Equal(map[string]any{"prune": true, "selfHeal": true}))
@@ -234,11 +241,8 @@ var _ = Describe("A workload that is applied from Git", func() {
 		r.Git.Commit("root", app)
 		r.awaitApplied(ctx)
 		r.Hold("web", true)
-		r.render("web", strings.Replace(scenario.BadImage, ":3.10@", "@", 1))
-		Eventually(ctx, func() string {
-			phase, _, _ := unstructured.NestedString(r.manager(ctx, app).Object, "status", "operationState", "phase")
-			return phase
-		}).WithTimeout(scenario.Patience).Should(Equal("Running"))
+		r.render(strings.Replace(scenario.BadImage, ":3.10@", "@", 1))
+		Eventually(ctx, func() string { return r.phase(ctx, app) }).WithTimeout(scenario.Patience).Should(Equal("Running"))
 		r.recover(ctx)
 		inc := r.says(ctx, "pause", "web is paused, and its operation is Running: it is waited for")
 		Expect(statusOf(inc, "roll-back").State).To(Equal(v1alpha1.StepPending))
@@ -247,7 +251,7 @@ var _ = Describe("A workload that is applied from Git", func() {
 		r.Hold("web", false)
 		r.says(ctx, "resume", "renders Deployment web otherwise")
 		Expect(r.image(ctx)).To(Equal(builder.GoodImage))
-		r.render("web", builder.GoodImage)
+		r.render(builder.GoodImage)
 		await(ctx, shop, "miner", "recovered", scenario.Is(v1alpha1.ConditionRecovered))
 		Expect(automated(r.manager(ctx, app))).To(HaveKeyWithValue("enabled", true))
 	})
@@ -284,6 +288,51 @@ var _ = Describe("A workload that is applied from Git", func() {
 		r.edit(ctx, app, `{"spec":{"syncPolicy":{"automated":{"enabled":false}}}}`)
 		r.says(ctx, "resume", "renders Deployment web otherwise")
 		Expect(r.image(ctx)).To(Equal(builder.GoodImage))
+	})
+
+	It("gets its manager back as it was when pausing is undone, and is recovered when that is retried", func(ctx SpecContext) {
+		shop := openShop(ctx)
+		app := gitops.Application(gitops.NamespaceOf(shop), "web", "web")
+		r := fromGit(ctx, shop, app)
+		r.awaitApplied(ctx)
+		r.Hold("web", true)
+		r.render(strings.Replace(scenario.BadImage, ":3.10@", "@", 1))
+		Eventually(ctx, func() string { return r.phase(ctx, app) }).WithTimeout(scenario.Patience).Should(Equal("Running"))
+		r.recover(ctx)
+		r.says(ctx, "pause", "its operation is Running: it is waited for")
+		Expect(shop.Intervene(ctx, "miner", "pause", v1alpha1.InterventionUndo)).To(Succeed())
+		inc := await(ctx, shop, "miner", "undone", stepIs("pause", v1alpha1.StepUndone))
+		Expect(scenario.HasReason(v1alpha1.ConditionGitOpsPaused, v1alpha1.ReasonResumed)(inc)).To(BeTrue(), scenario.Conditions(inc))
+		Expect(automated(r.manager(ctx, app))).To(Equal(map[string]any{"prune": true, "selfHeal": true}))
+		Expect(r.manager(ctx, app).GetLabels()).NotTo(HaveKey(v1alpha1.GitOpsPausedLabel))
+
+		r.Hold("web", false)
+		Expect(shop.Intervene(ctx, "miner", "pause", v1alpha1.InterventionRetry)).To(Succeed())
+		r.says(ctx, "resume", "renders Deployment web otherwise")
+		r.render(builder.GoodImage)
+		await(ctx, shop, "miner", "recovered", scenario.Is(v1alpha1.ConditionRecovered))
+		Expect(automated(r.manager(ctx, app))).To(Equal(map[string]any{"prune": true, "selfHeal": true}))
+	})
+
+	It("is shown, in a dry run, with every manager that would be paused, and nothing is written", func(ctx SpecContext) {
+		shop := openShop(ctx)
+		ns := gitops.NamespaceOf(shop)
+		root, app := gitops.Application(ns, "root", "root"), gitops.Application(ns, "web", "web")
+		r := fromGit(ctx, shop, root)
+		r.Git.Commit("root", app)
+		r.awaitApplied(ctx)
+		Expect(shop.Admin.Create(ctx, gitops.Plan(shop))).To(Succeed())
+		declare(ctx, shop, "miner", builder.UsePlan("gitops"), builder.Mode(v1alpha1.ModeDryRun), builder.Goal(v1alpha1.GoalRecover),
+			builder.Targets(builder.Target(v1alpha1.TargetDeployment, "", scenario.Web)))
+		inc := await(ctx, shop, "miner", "planned", scenario.Is(v1alpha1.ConditionReady))
+		var planned []string
+		for _, a := range inc.Status.PlannedActions {
+			if a.Object.Kind == "Application" {
+				planned = append(planned, a.Verb+" "+a.Object.Name)
+			}
+		}
+		Expect(planned).To(Equal([]string{"patch root", "patch web"}))
+		Expect(recorder.Requests("/namespaces/" + ns + "/")).To(BeEmpty())
 	})
 
 	It("by what somebody else has paused is rolled back, and stays paused", func(ctx SpecContext) {
@@ -379,7 +428,7 @@ var _ = Describe("A workload that is applied from Git", func() {
 		r.recover(ctx)
 		r.says(ctx, "resume", "renders Deployment web otherwise")
 		Expect(automated(r.manager(ctx, app))).To(BeNil())
-		r.render("web", builder.GoodImage)
+		r.render(builder.GoodImage)
 		await(ctx, shop, "miner", "recovered", scenario.Is(v1alpha1.ConditionRecovered))
 		Expect(automated(r.manager(ctx, app))).To(Equal(map[string]any{"prune": true, "selfHeal": true}))
 	})

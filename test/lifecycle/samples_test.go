@@ -23,7 +23,7 @@ func manageByGit(ctx SpecContext, shop *scenario.Shop) {
 	go func() {
 		defer GinkgoRecover()
 		Eventually(ctx, r.image).WithTimeout(scenario.Patience).Should(Equal(builder.GoodImage))
-		r.render("web", builder.GoodImage)
+		r.render(builder.GoodImage)
 	}()
 }
 
