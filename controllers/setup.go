@@ -37,6 +37,7 @@ import (
 	"cofferdam.dev/cofferdam/controllers/incident"
 	"cofferdam.dev/cofferdam/controllers/isolation"
 	"cofferdam.dev/cofferdam/controllers/lookout"
+	"cofferdam.dev/cofferdam/controllers/recovery"
 	"cofferdam.dev/cofferdam/controllers/recoveryplan"
 	"cofferdam.dev/cofferdam/controllers/store"
 )
@@ -178,6 +179,10 @@ func Setup(mgr ctrl.Manager, opts Options) error {
 	follower.Priority = incidents.PriorityOf
 	if err := incidents.SetupWithManager(ctx, mgr, opts.Controller); err != nil {
 		return fmt.Errorf("registering the Incident controller: %w", err)
+	}
+	leases := &recovery.Leases{Live: mgr.GetAPIReader(), Mapper: mgr.GetRESTMapper(), Recorder: mgr.GetEventRecorder("cofferdam")}
+	if err := mgr.Add(leases); err != nil {
+		return fmt.Errorf("adding the look for leases: %w", err)
 	}
 	plans := &recoveryplan.Reconciler{Client: opts.Client, Clock: opts.Clock, Images: ofPlans}
 	if err := plans.SetupWithManager(mgr, opts.Controller); err != nil {

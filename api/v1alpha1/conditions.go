@@ -28,6 +28,9 @@ const (
 	// ConditionReleased is True when no quarantine of this Incident is left. It is False while anything is held.
 	ConditionReleased = "Released"
 
+	// ConditionGitOpsPaused is True while something of Argo CD or Flux is paused by this Incident, and False when all of it is resumed. It is there once something was paused.
+	ConditionGitOpsPaused = "GitOpsPaused"
+
 	// ConditionReady is True when the goal of spec.goal is reached (kstatus: Current).
 	ConditionReady = "Ready"
 
@@ -134,6 +137,16 @@ const (
 	ReasonStepOverdue = "StepOverdue"
 	// ReasonStepFailed says that a step has failed or was undone, and waits for a person.
 	ReasonStepFailed = "StepFailed"
+	// ReasonPausedByLease says that what was paused is paused, and its lease is running.
+	ReasonPausedByLease = "PausedByLease"
+	// ReasonPauseUndone says that something was resumed that the plan had not come to. No step that depends on it goes on.
+	ReasonPauseUndone = "PauseUndone"
+	// ReasonLeaseExpired says that something is paused for longer than it should have been.
+	ReasonLeaseExpired = "LeaseExpired"
+	// ReasonLeaseOutlived says that something is still paused though the Incident is closed.
+	ReasonLeaseOutlived = "LeaseOutlived"
+	// ReasonResumed (False) says that everything has what it had.
+	ReasonResumed = "Resumed"
 	// ReasonPaused says that people hold the recovery back.
 	ReasonPaused = "Paused"
 	// ReasonPlanNotFound (False) says that the RecoveryPlan does not exist.

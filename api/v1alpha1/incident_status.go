@@ -623,7 +623,7 @@ type CustodyStatus struct {
 }
 
 // Action is something that the operator does to an existing object.
-// +kubebuilder:validation:Enum=QuarantinePod;CarveOutPolicy;RestorePolicy;RetainSnapshot;DeleteSnapshot;LabelClaim;RestoreClaim;RemoveEvidence;RollBackImages;LiftPartition;ReturnPartition;HoldVolume;RebindVolume;ReplaceClaim;ReturnVolume;RetainClaims;ReturnRetention;Scale;RestoreReplicas;PauseAutoscaler;ResumeAutoscaler;DeletePod;ReleasePod;ReleaseRevision;LiftQuarantine;HoldIncident;LetIncidentGo;RepairMeasure;UpdateList;ReleaseSnapshot;RemoveJob;RemoveCopy;TakeOverCopy
+// +kubebuilder:validation:Enum=QuarantinePod;CarveOutPolicy;RestorePolicy;RetainSnapshot;DeleteSnapshot;LabelClaim;RestoreClaim;RemoveEvidence;RollBackImages;LiftPartition;ReturnPartition;HoldVolume;RebindVolume;ReplaceClaim;ReturnVolume;RetainClaims;ReturnRetention;Scale;RestoreReplicas;PauseAutoscaler;ResumeAutoscaler;DeletePod;ReleasePod;ReleaseRevision;LiftQuarantine;HoldIncident;LetIncidentGo;RepairMeasure;UpdateList;ReleaseSnapshot;RemoveJob;RemoveCopy;TakeOverCopy;PauseGitOps;ResumeGitOps
 type Action string
 
 const (
@@ -693,6 +693,10 @@ const (
 	ActionRemoveCopy Action = "RemoveCopy"
 	// ActionTakeOverCopy marks such a part as one that is used after all.
 	ActionTakeOverCopy Action = "TakeOverCopy"
+	// ActionPauseGitOps pauses what applies workloads from Git, or lets it be paused.
+	ActionPauseGitOps Action = "PauseGitOps"
+	// ActionResumeGitOps takes that back.
+	ActionResumeGitOps Action = "ResumeGitOps"
 )
 
 // JournalState says how far an action has come.
@@ -911,6 +915,12 @@ type StepStatus struct {
 	// +kubebuilder:validation:Minimum=1
 	Tries int32 `json:"tries,omitempty"`
 
+	// override says who lets a resumeGitOps step resume without having seen what the source renders, and why. It counts until the step is retried.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=1024
+	Override string `json:"override,omitempty"`
+
 	// lastIntervention says who intervened last, why, and what came of it.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
@@ -1006,6 +1016,12 @@ type RecoveryStatus struct {
 	// +kubebuilder:validation:MaxItems=128
 	Relapses []Relapse `json:"relapses,omitempty"`
 
+	// pauses are the managers of Argo CD and Flux that the recovery has paused, in the order in which it did.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=64
+	Pauses []GitOpsPause `json:"pauses,omitempty"`
+
 	// steps are the steps in the order of the plan.
 	// +optional
 	// +listType=map
@@ -1097,7 +1113,7 @@ type Summary struct {
 // IncidentStatus is what the operator has observed and done.
 // +kubebuilder:validation:MinProperties=1
 type IncidentStatus struct {
-	// conditions of the Incident: Accepted, Contained, Guarded, EvidenceCollected, Custody, Recovered, Released; and Ready, Reconciling and Stalled for
+	// conditions of the Incident: Accepted, Contained, Guarded, EvidenceCollected, Custody, Recovered, Released, and GitOpsPaused once something was paused; and Ready, Reconciling and Stalled for
 	// tools that follow kstatus.
 	// +optional
 	// +listType=map

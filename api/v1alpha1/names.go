@@ -39,6 +39,12 @@ const (
 	// EvidenceLabel marks the ConfigMaps, in the operator's namespace, that keep recorded evidence.
 	EvidenceLabel = "containment.cofferdam.dev/evidence"
 
+	// GitOpsLeaseAnnotation keeps, as JSON, on what a recovery has paused, the lease by which it did: Incident, reason, when, and until when.
+	GitOpsLeaseAnnotation = "containment.cofferdam.dev/gitops-lease"
+
+	// GitOpsPausedLabel marks what a recovery has paused. Its value is the UID of the Incident.
+	GitOpsPausedLabel = "containment.cofferdam.dev/gitops-paused"
+
 	// CloseStage is the value of an approval's step that approves closing the Incident.
 	CloseStage = "close"
 

@@ -207,7 +207,7 @@ const (
 )
 
 // RecoveryStep is one step of a plan. Exactly one action is set.
-// +kubebuilder:validation:XValidation:rule="[has(self.rollBackImages), has(self.restoreVolumes), has(self.scale), has(self.runJob), has(self.verify), has(self.approve), has(self.release)].filter(x, x).size() == 1",message="a step has exactly one of rollBackImages, restoreVolumes, scale, runJob, verify, approve, release"
+// +kubebuilder:validation:XValidation:rule="[has(self.rollBackImages), has(self.restoreVolumes), has(self.scale), has(self.runJob), has(self.verify), has(self.approve), has(self.release), has(self.pauseGitOps), has(self.resumeGitOps)].filter(x, x).size() == 1",message="a step has exactly one of rollBackImages, restoreVolumes, scale, runJob, verify, approve, release, pauseGitOps, resumeGitOps"
 // +kubebuilder:validation:XValidation:rule="!has(self.dependsOn) || !(self.name in self.dependsOn)",message="a step cannot depend on itself"
 // +kubebuilder:validation:XValidation:rule="(!has(self.approve) && !has(self.release)) || self.onFailure == 'Halt'",message="approve and release steps have onFailure Halt: containment is never lifted without an approval, and what was released is not taken back"
 // +kubebuilder:validation:XValidation:rule="!(self.name in ['close', 'waive-gaps', 'remove-evidence'])",message="the names close, waive-gaps and remove-evidence are reserved: approvals of these steps approve closing the Incident, waiving evidence gaps and removing evidence"
@@ -274,6 +274,14 @@ type RecoveryStep struct {
 	// release lifts quarantine.
 	// +optional
 	Release *ReleaseStep `json:"release,omitempty"`
+
+	// pauseGitOps keeps Argo CD and Flux from taking the recovery back.
+	// +optional
+	PauseGitOps *PauseGitOpsStep `json:"pauseGitOps,omitempty,omitzero"`
+
+	// resumeGitOps lets them go on, once their source renders the known-good images.
+	// +optional
+	ResumeGitOps *ResumeGitOpsStep `json:"resumeGitOps,omitempty"`
 }
 
 // RecoveryPlanSpec is how an application comes back.

@@ -108,7 +108,7 @@ func (s *scope) run(ctx context.Context) error {
 	case !s.incident.Status.ReleasedAt.IsZero():
 		s.Lookout.Forget(client.ObjectKeyFromObject(s.incident))
 		s.keepBooks()
-		return inOrder(ctx, s.letGo, s.removeEvidence)
+		return inOrder(ctx, s.letGo, s.removeEvidence, s.outlivedPauses)
 	case !s.holds() && (s.closing() || !s.incident.DeletionTimestamp.IsZero()):
 		return s.holdStrayPolicies(ctx)
 	}

@@ -20,6 +20,7 @@ import (
 	"cofferdam.dev/cofferdam/api/v1alpha1"
 	"cofferdam.dev/cofferdam/controllers/approval"
 	"cofferdam.dev/cofferdam/controllers/isolation"
+	"cofferdam.dev/cofferdam/controllers/lookout"
 	"cofferdam.dev/cofferdam/controllers/recovery"
 )
 
@@ -124,11 +125,11 @@ func (s *scope) execution(rec *v1alpha1.RecoveryStatus) *recovery.Execution {
 	x := &recovery.Execution{
 		Reader: s.Client, Writer: s, Journal: s.journal, Incident: s.incident, Plan: rec.Plan, PlanDigest: rec.PlanDigest, Choices: rec.Choices, Now: s.now,
 		Pods: s.next.Pods, Evidence: s.next.Evidence, All: s.view.All, Release: s.releaseStep, Leaks: s.leaksOf, Others: s.others, Relapse: s.relapse,
-		Look: s.lookAtImages(rec.Plan), Verified: rec.Images,
+		Look: s.lookAtImages(rec.Plan), Verified: rec.Images, Mapper: s.Client.RESTMapper(), May: s.declarerMay,
 		GapsWaived: s.next.GapDigest != "" && s.evidenceWait == "",
 	}
 	if !s.dryRun() {
-		x.Steps = rec.Steps
+		x.Steps, x.Pauses = rec.Steps, &rec.Pauses
 	}
 	return x
 }
@@ -145,25 +146,32 @@ func (s *scope) runSteps(ctx context.Context) error {
 	x.Reader = reader
 	recovery.NoteApprovals(x)
 	recovery.NoteGone(x)
+	unwatched := s.watchPauses(ctx, x)
 	if ptr.Deref(s.incident.Spec.Recovery.Paused, false) {
 		s.planReason, s.planProblem = v1alpha1.ReasonPaused, cmp.Or(s.incident.Spec.Recovery.Reason, "spec.recovery.paused is true")
-		return nil
+		s.endReading(reader)
+		return unwatched
 	}
 	runnable := recovery.Runnable(rec.Plan, rec.Steps)
 	if s.finishing() {
 		runnable = recovery.Exchangers(rec.Plan, rec.Steps)
 	}
-	failures := s.runThese(ctx, x, runnable)
+	failures := append([]error{unwatched}, s.runThese(ctx, x, runnable)...)
 	if !s.finishing() {
 		failures = append(failures, s.runNext(ctx, x, runnable)...)
 	}
-	if !reader.Done() {
-		s.lookAgainAfter(stepPoll)
-	}
+	s.endReading(reader)
 	if recovery.Complete(rec.Steps) && s.next.RecoveredAt.IsZero() {
 		s.next.RecoveredAt = s.now
 	}
 	return errors.Join(failures...)
+}
+
+// endReading ends the reading of the pass, and asks for another one where changes of that would not bring one.
+func (s *scope) endReading(reader *lookout.Reader) {
+	if !reader.Done() {
+		s.lookAgainAfter(stepPoll)
+	}
 }
 
 // runThese runs steps, and notes in rec what has come of them.

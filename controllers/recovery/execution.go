@@ -6,8 +6,10 @@ import (
 	"strings"
 	"time"
 
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -116,6 +118,12 @@ type Execution struct {
 	// Others are the other Incidents there are, and Relapse notes that a workload is quarantined again.
 	Others  func(ctx context.Context) ([]v1alpha1.Incident, error)
 	Relapse func(v1alpha1.Relapse)
+	// Mapper knows which version of a kind the server serves. May reports whether the declarer may do something.
+	Mapper apimeta.RESTMapper
+	May    func(ctx context.Context, what authorizationv1.ResourceAttributes) (bool, error)
+	// Pauses are what the recovery has paused, as this pass will write it; nil in a dry run. Unpaused says which of it is known not to be, or may still change something; set by WatchPauses.
+	Pauses   *[]v1alpha1.GitOpsPause
+	Unpaused string
 }
 
 // Action executes one kind of step. Run looks, does what comes next, and says what it waits for. It is idempotent and does not block.
@@ -141,6 +149,9 @@ func Run(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep) (Outcome
 			return undoer.Undo(ctx, x, step)
 		}
 		return done("there is nothing to take back"), nil
+	}
+	if why := x.heldBack(step); why != "" {
+		return waiting("waits: %s", why), nil
 	}
 	out, err := action.Run(ctx, x, step)
 	if err != nil || !out.Done || step.Gate == nil {
@@ -245,6 +256,10 @@ func ActionFor(step v1alpha1.RecoveryStep) Action {
 		return approve{}
 	case step.Release != nil:
 		return release{}
+	case step.PauseGitOps != nil:
+		return pauseGitOps{}
+	case step.ResumeGitOps != nil:
+		return resumeGitOps{}
 	}
 	return nil
 }

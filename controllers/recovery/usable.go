@@ -40,7 +40,7 @@ func Unusable(plan v1alpha1.RecoveryPlanSpec) (reason, why string) {
 
 // unsound says what the guard of recovery plans refuses: a plan may be older than the guard.
 func unsound(steps []v1alpha1.RecoveryStep) string {
-	approving, names := map[string]bool{}, map[string]bool{}
+	approving, names, pausing := map[string]bool{}, map[string]bool{}, ""
 	for _, step := range steps {
 		names[step.Name], approving[step.Name] = true, step.Approve != nil
 	}
@@ -52,6 +52,15 @@ func unsound(steps []v1alpha1.RecoveryStep) string {
 		}
 		if step.Release != nil && !slices.ContainsFunc(step.DependsOn, func(d string) bool { return approving[d] }) {
 			return fmt.Sprintf("release step %s does not depend directly on an approve step: containment is never lifted without an approval", step.Name)
+		}
+		if step.PauseGitOps != nil && pausing != "" {
+			return fmt.Sprintf("steps %s and %s are both pauseGitOps: a plan has one, which pauses everything", pausing, step.Name)
+		}
+		if step.PauseGitOps != nil {
+			pausing = step.Name
+		}
+		if step.ResumeGitOps != nil && !afterPause(steps, step) {
+			return fmt.Sprintf("resumeGitOps step %s depends on no pauseGitOps step: there is nothing that it could resume", step.Name)
 		}
 	}
 	return ""

@@ -136,7 +136,7 @@ var creations = []creation{
 		accepted: Plan(shop, "p", Verify("v", "v1", "ConfigMap", "s", "")),
 	},
 	{
-		message: "a step has exactly one of rollBackImages, restoreVolumes, scale, runJob, verify, approve, release",
+		message: "a step has exactly one of rollBackImages, restoreVolumes, scale, runJob, verify, approve, release, pauseGitOps, resumeGitOps",
 		refused: Plan(shop, "p", containmentv1alpha1.RecoveryStep{
 			Name: "a", Approve: Approve("a").Approve, Verify: Verify("a", "v1", "Pod", "x", "").Verify,
 		}),
@@ -187,6 +187,21 @@ var creations = []creation{
 		refused: images(Plan(shop, "p", RollBack("r", web), Approve("a"), wave(containmentv1alpha1.WorkloadRef{Kind: "StatefulSet", Name: "web"})),
 			KnownGood("Deployment", "web", "app", GoodImage)),
 		accepted: images(Plan(shop, "p", RollBack("r", web), Approve("a"), wave(web)), KnownGood("Deployment", "web", "app", GoodImage)),
+	},
+	{
+		message:  "say where managers may be paused",
+		refused:  Plan(shop, "p", containmentv1alpha1.RecoveryStep{Name: "g", PauseGitOps: &containmentv1alpha1.PauseGitOpsStep{LeaseSeconds: 60}}),
+		accepted: Plan(shop, "p", PauseGitOps("g", []string{"argocd"}, nil), ResumeGitOps("r", "g")),
+	},
+	{
+		message:  "a plan has at most one pauseGitOps step",
+		refused:  Plan(shop, "p", PauseGitOps("g", []string{"argocd"}, nil), PauseGitOps("h", []string{"argocd"}, nil)),
+		accepted: Plan(shop, "p", PauseGitOps("g", []string{"argocd", "apps"}, []string{"flux-system", "apps"})),
+	},
+	{
+		message:  "a plan with a resumeGitOps step has a pauseGitOps step",
+		refused:  Plan(shop, "p", Approve("a"), ResumeGitOps("r", "a")),
+		accepted: Plan(shop, "p", PauseGitOps("g", nil, []string{"flux-system"}), ResumeGitOps("r", "g")),
 	},
 	{
 		message:  "watched objects are observed for observeSeconds",

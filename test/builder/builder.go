@@ -194,6 +194,16 @@ func RestoreVolumes(name string, dependsOn []string, claims ...string) containme
 	return containmentv1alpha1.RecoveryStep{Name: name, DependsOn: dependsOn, RestoreVolumes: &containmentv1alpha1.RestoreVolumesStep{Claims: claims}}
 }
 
+// PauseGitOps makes a step that pauses managers in the given namespaces.
+func PauseGitOps(name string, argoCD, flux []string, dependsOn ...string) containmentv1alpha1.RecoveryStep {
+	return containmentv1alpha1.RecoveryStep{Name: name, DependsOn: dependsOn, PauseGitOps: &containmentv1alpha1.PauseGitOpsStep{ArgoCDNamespaces: argoCD, FluxNamespaces: flux}}
+}
+
+// ResumeGitOps makes a step that resumes them.
+func ResumeGitOps(name string, dependsOn ...string) containmentv1alpha1.RecoveryStep {
+	return containmentv1alpha1.RecoveryStep{Name: name, DependsOn: dependsOn, ResumeGitOps: &containmentv1alpha1.ResumeGitOpsStep{}}
+}
+
 // Release makes a step that lifts quarantine and leaves everything at its default.
 func Release(name string, dependsOn ...string) containmentv1alpha1.RecoveryStep {
 	return containmentv1alpha1.RecoveryStep{Name: name, DependsOn: dependsOn, Release: &containmentv1alpha1.ReleaseStep{}}

@@ -33,6 +33,7 @@ var kinds = map[string]string{
 	"clusternetworkpolicies": "ClusterNetworkPolicy", "ciliumclusterwidenetworkpolicies": "CiliumClusterwideNetworkPolicy", "volumesnapshots": "VolumeSnapshot", "volumesnapshotcontents": "VolumeSnapshotContent",
 	"volumegroupsnapshots": "VolumeGroupSnapshot", "volumegroupsnapshotcontents": "VolumeGroupSnapshotContent", "jobs": "Job", "deployments": "Deployment", "statefulsets": "StatefulSet",
 	"daemonsets": "DaemonSet", "cronjobs": "CronJob", "scaledobjects": "ScaledObject",
+	"applications": "Application", "applicationsets": "ApplicationSet", "kustomizations": "Kustomization", "helmreleases": "HelmRelease",
 }
 
 // removing are the actions that may delete an object.
