@@ -32,6 +32,7 @@ import (
 	"cofferdam.dev/cofferdam/controllers/foreign"
 	"cofferdam.dev/cofferdam/controllers/incident"
 	"cofferdam.dev/cofferdam/controllers/isolation"
+	"cofferdam.dev/cofferdam/controllers/outbound"
 	"cofferdam.dev/cofferdam/controllers/recoveryplan"
 	"cofferdam.dev/cofferdam/controllers/store"
 )
@@ -51,6 +52,8 @@ type Options struct {
 	KubeletCAs *x509.CertPool
 	// KubeletAddressTypes are the addresses by which kubelets are reached. Default the InternalIP, then the ExternalIP, then the host name of the node.
 	KubeletAddressTypes []corev1.NodeAddressType
+	// ProbeImage is the image of the pods that make the HTTP and TCP checks of plans: the operator's own. Without it such checks cannot be made.
+	ProbeImage string
 	// Client replaces the manager's client, for tests that fail or count writes.
 	Client client.Client
 	// Clock replaces the real clock.
@@ -155,6 +158,7 @@ func Setup(mgr ctrl.Manager, opts Options) error {
 		Client: opts.Client, Live: mgr.GetAPIReader(), Cached: mgr.GetCache(), Recorder: mgr.GetEventRecorder("cofferdam"), Clock: opts.Clock,
 		Follower: follower, Index: index, Tamperings: incident.NewTamperings(), Writes: incident.NewWrites(),
 		Foreign: &foreign.Finder{Discovery: disco, Clock: opts.Clock}, OperatorNamespace: opts.OperatorNamespace,
+		Outbound: &outbound.Caller{Reader: mgr.GetAPIReader(), Namespace: opts.OperatorNamespace}, ProbeImage: opts.ProbeImage,
 	}
 	follower.Priority = incidents.PriorityOf
 	if err := incidents.SetupWithManager(ctx, mgr, opts.Controller); err != nil {

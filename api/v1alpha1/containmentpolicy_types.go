@@ -35,6 +35,10 @@ type ContainmentPolicySpec struct {
 	// closing says what it takes to close an Incident and what happens to the pods it still holds.
 	// +optional
 	Closing Closing `json:"closing,omitempty,omitzero"`
+
+	// recovery says what recoveries may use.
+	// +optional
+	Recovery RecoveryOrders `json:"recovery,omitempty,omitzero"`
 }
 
 // AppliesTo selects Incidents. Every criterion that is set must match.

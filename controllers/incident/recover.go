@@ -114,6 +114,10 @@ func (s *scope) execution(rec *v1alpha1.RecoveryStatus) *recovery.Execution {
 		Pods: s.next.Pods, Evidence: s.next.Evidence, All: s.view.All, Release: s.releaseStep, Leaks: s.leaksOf, Others: s.others, Relapse: s.relapse,
 		GapsWaived: s.next.GapDigest != "" && s.evidenceWait == "",
 	}
+	x.Outbound, x.ProbeImage = s.Outbound, s.ProbeImage
+	if s.next.Policy != nil {
+		x.Policy = s.next.Policy.Spec
+	}
 	if !s.dryRun() {
 		x.Steps = rec.Steps
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -12,6 +13,7 @@ import (
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
 	"cofferdam.dev/cofferdam/controllers/journal"
+	"cofferdam.dev/cofferdam/controllers/outbound"
 	"cofferdam.dev/cofferdam/controllers/target"
 )
 
@@ -23,6 +25,8 @@ type Outcome struct {
 	Failed bool
 	// Message says what was observed, or what the step waits for and what a person can do about it.
 	Message string
+	// Unseen says that nothing was found to be wrong, but that something could not be looked at.
+	Unseen bool
 }
 
 func done(format string, args ...any) Outcome {
@@ -94,6 +98,13 @@ type Execution struct {
 	// Others are the other Incidents there are, and Relapse notes that a workload is quarantined again.
 	Others  func(ctx context.Context) ([]v1alpha1.Incident, error)
 	Relapse func(v1alpha1.Relapse)
+	// Policy is the copy of the standing orders, Outbound calls the services that they name, and ProbeImage is the image with which is probed.
+	Policy     v1alpha1.ContainmentPolicySpec
+	Outbound   *outbound.Caller
+	ProbeImage string
+
+	// callsUntil is when the time for calls is over in this pass.
+	callsUntil time.Time
 }
 
 // Action executes one kind of step. Run looks, does what comes next, and says what it waits for. It is idempotent and does not block.
@@ -124,9 +135,12 @@ func Run(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep) (Outcome
 	if err != nil || !out.Done || step.Gate == nil {
 		return out, err
 	}
-	gate, err := lookAt(ctx, x, step.Gate)
+	gate, err := lookAt(ctx, x, step.Name, "gate", step.Gate)
 	if err != nil || gate.Done {
 		return out, err
+	}
+	if gate.Failed {
+		return failed("%s; its gate has failed: %s", out.Message, gate.Message), nil
 	}
 	return waiting("%s; its gate %s", out.Message, gate.Message), nil
 }
@@ -134,6 +148,9 @@ func Run(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep) (Outcome
 // ChooseAll asks every step of the plan for its choices, in the order of the plan. It says why the plan cannot be executed now, or "".
 func ChooseAll(ctx context.Context, x *Execution) (choices []v1alpha1.StepChoice, why string, err error) {
 	for _, step := range x.Plan.Steps {
+		if why := lacking(x, step); why != "" {
+			return nil, fmt.Sprintf("step %s: %s", step.Name, why), nil
+		}
 		chooser, ok := ActionFor(step).(Chooser)
 		if !ok {
 			continue

@@ -194,6 +194,41 @@ var creations = []creation{
 		accepted: Plan(shop, "p", Approve("a"), watched(60)),
 	},
 	{
+		message:  "what a release watches is looked at again and again",
+		refused:  Plan(shop, "p", Approve("a"), watching(containmentv1alpha1.VerifyStep{TCP: []containmentv1alpha1.TCPCheck{{Host: "db", Port: 5432}}})),
+		accepted: Plan(shop, "p", Approve("a"), watching(containmentv1alpha1.VerifyStep{Prometheus: []containmentv1alpha1.PrometheusCheck{{Source: "main", Query: "up", Expression: "value == 1"}}})),
+	},
+	{
+		message:  "nothing is looked at",
+		refused:  Plan(shop, "p", looking(containmentv1alpha1.VerifyStep{ProbeSeconds: 30})),
+		accepted: Plan(shop, "p", looking(containmentv1alpha1.VerifyStep{Job: containmentv1alpha1.RunJobStep{Image: GoodImage}})),
+	},
+	{
+		message:  "the url of a check is an http or https URL",
+		refused:  Plan(shop, "p", looking(containmentv1alpha1.VerifyStep{HTTP: []containmentv1alpha1.HTTPCheck{{URL: "web/healthz"}}})),
+		accepted: Plan(shop, "p", looking(containmentv1alpha1.VerifyStep{HTTP: []containmentv1alpha1.HTTPCheck{{URL: "http://web/healthz"}, {URL: "https://web:8443/"}}})),
+	},
+	{
+		message:  "the name of an endpoint consists of lower-case letters, digits and dashes",
+		refused:  prometheus(containmentv1alpha1.Endpoint{Name: "Main one", URL: "https://prometheus.example.com"}),
+		accepted: prometheus(containmentv1alpha1.Endpoint{Name: "main-1", URL: "https://prometheus.example.com"}),
+	},
+	{
+		message:  "the url of an endpoint is an http or https URL without credentials",
+		refused:  prometheus(containmentv1alpha1.Endpoint{Name: "main", URL: "https://user:password@prometheus.example.com"}),
+		accepted: prometheus(containmentv1alpha1.Endpoint{Name: "main", URL: "https://prometheus.example.com/tenant"}),
+	},
+	{
+		message:  "an http URL that is not on the loopback address takes plaintext Allow",
+		refused:  prometheus(containmentv1alpha1.Endpoint{Name: "main", URL: "http://prometheus.monitoring:9090"}),
+		accepted: prometheus(containmentv1alpha1.Endpoint{Name: "main", URL: "http://prometheus.monitoring:9090", Plaintext: "Allow"}),
+	},
+	{
+		message:  "an http URL that is not on the loopback address takes plaintext Allow",
+		refused:  prometheus(containmentv1alpha1.Endpoint{Name: "main", URL: "http://127.0.0.1.example.com"}),
+		accepted: prometheus(containmentv1alpha1.Endpoint{Name: "main", URL: "http://127.0.0.1:9090"}, containmentv1alpha1.Endpoint{Name: "six", URL: "http://[::1]:9090"}),
+	},
+	{
 		message:  "the image of a job is pinned by digest",
 		refused:  Plan(shop, "p", RunJob("j", "registry.k8s.io/pause:3.10")),
 		accepted: Plan(shop, "p", RunJob("j", GoodImage)),
@@ -236,6 +271,21 @@ func watched(seconds int32) containmentv1alpha1.RecoveryStep {
 	step := Release("w", "a")
 	step.Release.Watched = *Verify("v", "v1", "Pod", "x", "").Verify
 	step.Release.ObserveSeconds = seconds
+	return step
+}
+
+// prometheus makes a ContainmentPolicy that names Prometheus servers.
+func prometheus(endpoints ...containmentv1alpha1.Endpoint) *policy {
+	return Policy("p", func(p *policy) { p.Spec.Recovery.Prometheus = endpoints })
+}
+
+func looking(what containmentv1alpha1.VerifyStep) containmentv1alpha1.RecoveryStep {
+	return containmentv1alpha1.RecoveryStep{Name: "look", Verify: &what}
+}
+
+func watching(what containmentv1alpha1.VerifyStep) containmentv1alpha1.RecoveryStep {
+	step := watched(60)
+	step.Release.Watched = what
 	return step
 }
 

@@ -290,6 +290,12 @@ var _ = Describe("A recovery plan", func() {
 		Expect(author.Create(ctx, Plan(shop, "p", steps...), client.DryRunAll)).To(Succeed())
 		Expect(author.Create(ctx, Plan(shop, "p", RunJob("a", GoodImage)), client.DryRunAll)).To(refusedWith("takes the permission to create jobs.batch"))
 		Expect(chief.Create(ctx, Plan(shop, "p", RunJob("a", GoodImage)), client.DryRunAll)).To(Succeed())
+		gated := Verify("g", "v1", "Pod", "x", "")
+		gated.Gate = &containmentv1alpha1.VerifyStep{Job: containmentv1alpha1.RunJobStep{Image: GoodImage}}
+		for _, step := range []containmentv1alpha1.RecoveryStep{gated, looking(containmentv1alpha1.VerifyStep{TCP: []containmentv1alpha1.TCPCheck{{Host: "db", Port: 5432}}})} {
+			Expect(author.Create(ctx, Plan(shop, "p", step), client.DryRunAll)).To(refusedWith("verifies by http, tcp or job takes the permission to create jobs.batch"))
+			Expect(chief.Create(ctx, Plan(shop, "p", step), client.DryRunAll)).To(Succeed())
+		}
 		Expect(author.Create(ctx, Plan(shop, "p", RestoreVolumes("a", nil, "data")), client.DryRunAll)).To(refusedWith("takes the permission to create and delete persistentvolumeclaims"))
 		Expect(storekeeper(ctx).Create(ctx, Plan(shop, "p", checked(GoodImage)), client.DryRunAll)).To(refusedWith("has a check takes the permission to create jobs.batch"))
 		Expect(chief.Create(ctx, Plan(shop, "p", checked(GoodImage)), client.DryRunAll)).To(Succeed())
