@@ -39,6 +39,10 @@ type ContainmentPolicySpec struct {
 	// recovery says what recoveries may use.
 	// +optional
 	Recovery RecoveryOrders `json:"recovery,omitempty,omitzero"`
+
+	// notifications says whom recoveries may notify.
+	// +optional
+	Notifications Notifications `json:"notifications,omitempty,omitzero"`
 }
 
 // AppliesTo selects Incidents. Every criterion that is set must match.

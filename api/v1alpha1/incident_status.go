@@ -623,7 +623,7 @@ type CustodyStatus struct {
 }
 
 // Action is something that the operator does to an existing object.
-// +kubebuilder:validation:Enum=QuarantinePod;CarveOutPolicy;RestorePolicy;RetainSnapshot;DeleteSnapshot;LabelClaim;RestoreClaim;RemoveEvidence;RollBackImages;LiftPartition;ReturnPartition;HoldVolume;RebindVolume;ReplaceClaim;ReturnVolume;RetainClaims;ReturnRetention;Scale;RestoreReplicas;PauseAutoscaler;ResumeAutoscaler;DeletePod;ReleasePod;ReleaseRevision;LiftQuarantine;HoldIncident;LetIncidentGo;RepairMeasure;UpdateList;ReleaseSnapshot;RemoveJob;RemoveCopy;TakeOverCopy
+// +kubebuilder:validation:Enum=QuarantinePod;CarveOutPolicy;RestorePolicy;RetainSnapshot;DeleteSnapshot;LabelClaim;RestoreClaim;RemoveEvidence;RollBackImages;LiftPartition;ReturnPartition;HoldVolume;RebindVolume;ReplaceClaim;ReturnVolume;RetainClaims;ReturnRetention;Scale;RestoreReplicas;PauseAutoscaler;ResumeAutoscaler;Notify;DeletePod;ReleasePod;ReleaseRevision;LiftQuarantine;HoldIncident;LetIncidentGo;RepairMeasure;UpdateList;ReleaseSnapshot;RemoveJob;RemoveCopy;TakeOverCopy
 type Action string
 
 const (
@@ -669,6 +669,8 @@ const (
 	ActionPauseAutoscaler Action = "PauseAutoscaler"
 	// ActionResumeAutoscaler takes that back.
 	ActionResumeAutoscaler Action = "ResumeAutoscaler"
+	// ActionNotify sends a message to a route of the standing orders.
+	ActionNotify Action = "Notify"
 	// ActionDeletePod deletes a quarantined pod.
 	ActionDeletePod Action = "DeletePod"
 	// ActionReleasePod takes this Incident's label off a pod, and gives it its labels back when no other Incident holds it.
@@ -742,9 +744,9 @@ type JournalEntry struct {
 
 // PlannedAction is one thing that Enforce would do.
 type PlannedAction struct {
-	// verb is create, update, patch or delete.
+	// verb is create, update, patch or delete, or notify, where a route of the standing orders would be sent a message.
 	// +required
-	// +kubebuilder:validation:Enum=create;update;patch;delete
+	// +kubebuilder:validation:Enum=create;update;patch;delete;notify
 	Verb string `json:"verb,omitempty"`
 
 	// object is what it would be done to.

@@ -238,6 +238,8 @@ func ActionFor(step v1alpha1.RecoveryStep) Action {
 		return verify{}
 	case step.Approve != nil:
 		return approve{}
+	case step.Notify != nil:
+		return notify{}
 	case step.Release != nil:
 		return release{}
 	}

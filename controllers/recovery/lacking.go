@@ -7,6 +7,13 @@ import (
 
 // lacking says what a step needs of the standing orders, or of the operator, that is not there, or "". A recovery does not begin that would come to its end there.
 func lacking(x *Execution, step v1alpha1.RecoveryStep) string {
+	if step.Notify != nil {
+		for _, route := range step.Notify.Routes {
+			if outbound.Find(x.Policy.Notifications.Routes, route) == nil {
+				return lackingRoute(route)
+			}
+		}
+	}
 	for _, what := range looksAt(step) {
 		if probes(what) && x.ProbeImage == "" {
 			return lackingProbeImage

@@ -136,11 +136,16 @@ var creations = []creation{
 		accepted: Plan(shop, "p", Verify("v", "v1", "ConfigMap", "s", "")),
 	},
 	{
-		message: "a step has exactly one of rollBackImages, restoreVolumes, scale, runJob, verify, approve, release",
+		message: "a step has exactly one of rollBackImages, restoreVolumes, scale, runJob, verify, approve, notify, release",
 		refused: Plan(shop, "p", containmentv1alpha1.RecoveryStep{
 			Name: "a", Approve: Approve("a").Approve, Verify: Verify("a", "v1", "Pod", "x", "").Verify,
 		}),
 		accepted: Plan(shop, "p", Approve("a"), Verify("b", "v1", "Pod", "x", "")),
+	},
+	{
+		message:  "a step has exactly one of rollBackImages, restoreVolumes, scale, runJob, verify, approve, notify, release",
+		refused:  Plan(shop, "p", containmentv1alpha1.RecoveryStep{Name: "a"}),
+		accepted: Plan(shop, "p", Notify("a", "it begins", nil), Notify("b", "it is over", nil, "oncall")),
 	},
 	{
 		message:  "a step cannot depend on itself",

@@ -182,6 +182,11 @@ func RestoreVolumes(name string, dependsOn []string, claims ...string) containme
 	return containmentv1alpha1.RecoveryStep{Name: name, DependsOn: dependsOn, RestoreVolumes: &containmentv1alpha1.RestoreVolumesStep{Claims: claims}}
 }
 
+// Notify makes a step that notifies routes.
+func Notify(name, message string, dependsOn []string, routes ...string) containmentv1alpha1.RecoveryStep {
+	return containmentv1alpha1.RecoveryStep{Name: name, DependsOn: dependsOn, Notify: &containmentv1alpha1.NotifyStep{Message: message, Routes: routes}}
+}
+
 // Release makes a step that lifts quarantine and leaves everything at its default.
 func Release(name string, dependsOn ...string) containmentv1alpha1.RecoveryStep {
 	return containmentv1alpha1.RecoveryStep{Name: name, DependsOn: dependsOn, Release: &containmentv1alpha1.ReleaseStep{}}
