@@ -623,7 +623,7 @@ type CustodyStatus struct {
 }
 
 // Action is something that the operator does to an existing object.
-// +kubebuilder:validation:Enum=QuarantinePod;CarveOutPolicy;RestorePolicy;RetainSnapshot;DeleteSnapshot;LabelClaim;RestoreClaim;RemoveEvidence;RollBackImages;LiftPartition;ReturnPartition;HoldVolume;RebindVolume;ReplaceClaim;ReturnVolume;RetainClaims;ReturnRetention;Scale;RestoreReplicas;PauseAutoscaler;ResumeAutoscaler;Notify;DeletePod;ReleasePod;ReleaseRevision;LiftQuarantine;HoldIncident;LetIncidentGo;RepairMeasure;UpdateList;ReleaseSnapshot;RemoveJob;RemoveCopy;TakeOverCopy
+// +kubebuilder:validation:Enum=QuarantinePod;CarveOutPolicy;RestorePolicy;RetainSnapshot;DeleteSnapshot;LabelClaim;RestoreClaim;RemoveEvidence;RollBackImages;LiftPartition;ReturnPartition;HoldVolume;RebindVolume;ReplaceClaim;ReturnVolume;RetainClaims;ReturnRetention;Scale;RestoreReplicas;PauseAutoscaler;ResumeAutoscaler;Notify;RotateSecret;SyncExternalSecret;RenewCertificate;DeleteToken;Restart;DeletePod;ReleasePod;ReleaseRevision;LiftQuarantine;HoldIncident;LetIncidentGo;RepairMeasure;UpdateList;ReleaseSnapshot;RemoveJob;RemoveCopy;TakeOverCopy
 type Action string
 
 const (
@@ -671,6 +671,16 @@ const (
 	ActionResumeAutoscaler Action = "ResumeAutoscaler"
 	// ActionNotify sends a message to a route of the standing orders.
 	ActionNotify Action = "Notify"
+	// ActionRotateSecret replaces entries of a Secret by random values.
+	ActionRotateSecret Action = "RotateSecret"
+	// ActionSyncExternalSecret has an ExternalSecret synchronised anew.
+	ActionSyncExternalSecret Action = "SyncExternalSecret"
+	// ActionRenewCertificate has a Certificate issued anew.
+	ActionRenewCertificate Action = "RenewCertificate"
+	// ActionDeleteToken deletes a Secret with a token of a ServiceAccount.
+	ActionDeleteToken Action = "DeleteToken"
+	// ActionRestart changes an annotation of a pod template, so that the workload's pods are replaced.
+	ActionRestart Action = "Restart"
 	// ActionDeletePod deletes a quarantined pod.
 	ActionDeletePod Action = "DeletePod"
 	// ActionReleasePod takes this Incident's label off a pod, and gives it its labels back when no other Incident holds it.
@@ -838,7 +848,7 @@ type StepChoice struct {
 	// +kubebuilder:validation:MaxLength=63
 	Step string `json:"step,omitempty"`
 
-	// object is what is brought back: a workload or a PersistentVolumeClaim.
+	// object is what is brought back, such as a workload or a PersistentVolumeClaim, or what is rotated or restarted.
 	// +required
 	Object ObjectRef `json:"object,omitempty,omitzero"`
 

@@ -185,7 +185,7 @@ const (
 )
 
 // RecoveryStep is one step of a plan. Exactly one action is set.
-// +kubebuilder:validation:XValidation:rule="[has(self.rollBackImages), has(self.restoreVolumes), has(self.scale), has(self.runJob), has(self.verify), has(self.approve), has(self.notify), has(self.release)].filter(x, x).size() == 1",message="a step has exactly one of rollBackImages, restoreVolumes, scale, runJob, verify, approve, notify, release"
+// +kubebuilder:validation:XValidation:rule="[has(self.rollBackImages), has(self.restoreVolumes), has(self.scale), has(self.rotateSecrets), has(self.runJob), has(self.verify), has(self.approve), has(self.notify), has(self.release)].filter(x, x).size() == 1",message="a step has exactly one of rollBackImages, restoreVolumes, scale, rotateSecrets, runJob, verify, approve, notify, release"
 // +kubebuilder:validation:XValidation:rule="!has(self.dependsOn) || !(self.name in self.dependsOn)",message="a step cannot depend on itself"
 // +kubebuilder:validation:XValidation:rule="(!has(self.approve) && !has(self.release)) || self.onFailure == 'Halt'",message="approve and release steps have onFailure Halt: containment is never lifted without an approval, and what was released is not taken back"
 // +kubebuilder:validation:XValidation:rule="!(self.name in ['close', 'waive-gaps', 'remove-evidence'])",message="the names close, waive-gaps and remove-evidence are reserved: approvals of these steps approve closing the Incident, waiving evidence gaps and removing evidence"
@@ -236,6 +236,10 @@ type RecoveryStep struct {
 	// scale changes the replicas of workloads.
 	// +optional
 	Scale *ScaleStep `json:"scale,omitempty,omitzero"`
+
+	// rotateSecrets replaces secrets.
+	// +optional
+	RotateSecrets *RotateSecretsStep `json:"rotateSecrets,omitempty,omitzero"`
 
 	// runJob runs a job.
 	// +optional

@@ -114,7 +114,7 @@ func (s *scope) execution(rec *v1alpha1.RecoveryStatus) *recovery.Execution {
 		Pods: s.next.Pods, Evidence: s.next.Evidence, All: s.view.All, Release: s.releaseStep, Leaks: s.leaksOf, Others: s.others, Relapse: s.relapse,
 		GapsWaived: s.next.GapDigest != "" && s.evidenceWait == "",
 	}
-	x.Outbound, x.ProbeImage = s.Outbound, s.ProbeImage
+	x.Outbound, x.ProbeImage, x.DryRun = s.Outbound, s.ProbeImage, client.NewDryRunClient(s.Client)
 	if s.next.Policy != nil {
 		x.Policy = s.next.Policy.Spec
 	}

@@ -102,6 +102,8 @@ type Execution struct {
 	Policy     v1alpha1.ContainmentPolicySpec
 	Outbound   *outbound.Caller
 	ProbeImage string
+	// DryRun makes requests that change nothing: whether they would be granted, and what they would be made on, is what it is for.
+	DryRun client.Client
 
 	// callsUntil is when the time for calls is over in this pass.
 	callsUntil time.Time
@@ -232,6 +234,8 @@ func ActionFor(step v1alpha1.RecoveryStep) Action {
 		return restoreVolumes{}
 	case step.Scale != nil:
 		return scale{}
+	case step.RotateSecrets != nil:
+		return rotateSecrets{}
 	case step.RunJob != nil:
 		return runJob{}
 	case step.Verify != nil:

@@ -136,14 +136,14 @@ var creations = []creation{
 		accepted: Plan(shop, "p", Verify("v", "v1", "ConfigMap", "s", "")),
 	},
 	{
-		message: "a step has exactly one of rollBackImages, restoreVolumes, scale, runJob, verify, approve, notify, release",
+		message: "a step has exactly one of rollBackImages, restoreVolumes, scale, rotateSecrets, runJob, verify, approve, notify, release",
 		refused: Plan(shop, "p", containmentv1alpha1.RecoveryStep{
 			Name: "a", Approve: Approve("a").Approve, Verify: Verify("a", "v1", "Pod", "x", "").Verify,
 		}),
 		accepted: Plan(shop, "p", Approve("a"), Verify("b", "v1", "Pod", "x", "")),
 	},
 	{
-		message:  "a step has exactly one of rollBackImages, restoreVolumes, scale, runJob, verify, approve, notify, release",
+		message:  "a step has exactly one of rollBackImages, restoreVolumes, scale, rotateSecrets, runJob, verify, approve, notify, release",
 		refused:  Plan(shop, "p", containmentv1alpha1.RecoveryStep{Name: "a"}),
 		accepted: Plan(shop, "p", Notify("a", "it begins", nil), Notify("b", "it is over", nil, "oncall")),
 	},
@@ -202,6 +202,21 @@ var creations = []creation{
 		message:  "what a release watches is looked at again and again",
 		refused:  Plan(shop, "p", Approve("a"), watching(containmentv1alpha1.VerifyStep{TCP: []containmentv1alpha1.TCPCheck{{Host: "db", Port: 5432}}})),
 		accepted: Plan(shop, "p", Approve("a"), watching(containmentv1alpha1.VerifyStep{Prometheus: []containmentv1alpha1.PrometheusCheck{{Source: "main", Query: "up", Expression: "value == 1"}}})),
+	},
+	{
+		message:  "nothing is rotated",
+		refused:  Plan(shop, "p", rotating(func(r *containmentv1alpha1.RotateSecretsStep) { r.Generate = nil })),
+		accepted: Plan(shop, "p", rotating(func(*containmentv1alpha1.RotateSecretsStep) {})),
+	},
+	{
+		message:  "restart Listed takes workloads",
+		refused:  Plan(shop, "p", rotating(func(r *containmentv1alpha1.RotateSecretsStep) { r.Restart = "Listed" })),
+		accepted: Plan(shop, "p", rotating(listing("Listed"))),
+	},
+	{
+		message:  "restart None takes no workloads",
+		refused:  Plan(shop, "p", rotating(listing("None"))),
+		accepted: Plan(shop, "p", rotating(func(r *containmentv1alpha1.RotateSecretsStep) { r.Restart = "None" })),
 	},
 	{
 		message:  "nothing is looked at",
@@ -292,6 +307,19 @@ func watching(what containmentv1alpha1.VerifyStep) containmentv1alpha1.RecoveryS
 	step := watched(60)
 	step.Release.Watched = what
 	return step
+}
+
+// rotating makes a step that rotates a Secret.
+func rotating(change func(*containmentv1alpha1.RotateSecretsStep)) containmentv1alpha1.RecoveryStep {
+	step := Rotate("r", "s", nil, "password")
+	change(step.RotateSecrets)
+	return step
+}
+
+func listing(mode containmentv1alpha1.RestartMode) func(*containmentv1alpha1.RotateSecretsStep) {
+	return func(r *containmentv1alpha1.RotateSecretsStep) {
+		r.Restart, r.Workloads = mode, []containmentv1alpha1.RestartedWorkload{{Kind: "Deployment", Name: "web"}}
+	}
 }
 
 func checked(image string) containmentv1alpha1.RecoveryStep {

@@ -182,6 +182,15 @@ func RestoreVolumes(name string, dependsOn []string, claims ...string) containme
 	return containmentv1alpha1.RecoveryStep{Name: name, DependsOn: dependsOn, RestoreVolumes: &containmentv1alpha1.RestoreVolumesStep{Claims: claims}}
 }
 
+// Rotate makes a step that gives entries of a Secret new values, and restarts those that use it.
+func Rotate(name, secret string, dependsOn []string, keys ...string) containmentv1alpha1.RecoveryStep {
+	generated := containmentv1alpha1.GeneratedSecret{SecretName: secret}
+	for _, key := range keys {
+		generated.Keys = append(generated.Keys, containmentv1alpha1.GeneratedKey{Name: key})
+	}
+	return containmentv1alpha1.RecoveryStep{Name: name, DependsOn: dependsOn, RotateSecrets: &containmentv1alpha1.RotateSecretsStep{Generate: []containmentv1alpha1.GeneratedSecret{generated}}}
+}
+
 // Notify makes a step that notifies routes.
 func Notify(name, message string, dependsOn []string, routes ...string) containmentv1alpha1.RecoveryStep {
 	return containmentv1alpha1.RecoveryStep{Name: name, DependsOn: dependsOn, Notify: &containmentv1alpha1.NotifyStep{Message: message, Routes: routes}}
