@@ -57,9 +57,9 @@ func (r *rotation) chooseGenerated(ctx context.Context) ([]v1alpha1.StepChoice, 
 		secret := &r.want.Generate[i]
 		ref := r.ref(secretKind, secret.SecretName, "")
 		what := "patch " + secretKind + " " + ref.Namespace + "/" + ref.Name
-		trial := make([]operation, 0, len(secret.Keys))
+		var trial []operation
 		for _, key := range secret.Keys {
-			trial = append(trial, operation{Op: "replace", Path: "/data/" + escaped(key.Name), Value: "dHJpYWw="})
+			trial = append(trial, replaced(key.Name, "dHJpYWw=")...)
 		}
 		m, err := r.lookAtSecret(ctx, ref, trial...)
 		switch why := r.refusedHow(err, what); {
@@ -114,7 +114,7 @@ func (r *rotation) replace(ctx context.Context, c client.Client, m *metav1.Parti
 		}
 		encoded := base64.StdEncoding.EncodeToString([]byte(value))
 		values = append(values, value, encoded)
-		operations = append(operations, operation{Op: "replace", Path: "/data/" + escaped(key.Name), Value: encoded})
+		operations = append(operations, replaced(key.Name, encoded)...)
 	}
 	body, err := json.Marshal(operations)
 	if err != nil {
@@ -134,6 +134,12 @@ func annotated(m *metav1.PartialObjectMetadata, id string) []operation {
 		out = append(out, operation{Op: "add", Path: "/metadata/annotations", Value: map[string]string{}})
 	}
 	return append(out, operation{Op: "add", Path: "/metadata/annotations/" + escaped(v1alpha1.RotationAnnotation), Value: id})
+}
+
+// replaced are the operations that replace an entry. "replace" would not do: the API server's implementation of it adds what is missing.
+func replaced(key, value string) []operation {
+	path := "/data/" + escaped(key)
+	return []operation{{Op: "remove", Path: path}, {Op: "add", Path: path, Value: value}}
 }
 
 // escaped makes a key a part of a JSON pointer.

@@ -2,8 +2,10 @@ package recovery
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
@@ -28,7 +30,7 @@ func (r *rotation) chooseTokens(ctx context.Context) ([]v1alpha1.StepChoice, str
 		name := secretKind + " " + ref.Namespace + "/" + ref.Name
 		uid, err := r.lookAtToken(ctx, ref, token.ServiceAccountName)
 		if err == nil {
-			err = r.x.DryRun.Delete(ctx, secretMetadata(ref), client.Preconditions{UID: &uid})
+			err = r.mayDelete(ctx, ref)
 		}
 		switch why := r.refusedHow(err, "patch and delete "+name); {
 		case why != "":
@@ -42,6 +44,20 @@ func (r *rotation) chooseTokens(ctx context.Context) ([]v1alpha1.StepChoice, str
 		out = append(out, r.choice(ref, "deleted, which makes this token of ServiceAccount %s invalid", token.ServiceAccountName))
 	}
 	return out, "", nil
+}
+
+// mayDelete asks the API server, and not by a deletion on trial: one mistake in that, and the Secret is gone.
+func (r *rotation) mayDelete(ctx context.Context, ref v1alpha1.ObjectRef) error {
+	review := &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{
+		ResourceAttributes: &authorizationv1.ResourceAttributes{Namespace: ref.Namespace, Name: ref.Name, Verb: "delete", Resource: "secrets"},
+	}}
+	if err := r.x.DryRun.Create(ctx, review); err != nil {
+		return fmt.Errorf("asking whether it may be deleted: %w", err)
+	}
+	if !review.Status.Allowed {
+		return apierrors.NewForbidden(corev1.Resource("secrets"), ref.Name, errors.New("deleting it is not allowed"))
+	}
+	return nil
 }
 
 // deleteToken deletes exactly the Secret that was chosen.
