@@ -115,9 +115,10 @@ type rotated struct {
 	// Seen is when the record was made, and At when the new value was first seen.
 	Seen metav1.Time `json:"seen"`
 	At   metav1.Time `json:"at,omitzero"`
-	// Version is the version of an ExternalSecret, or of the Secret, and Revision the revision of a Certificate.
+	// Version is what an ExternalSecret had synchronised, Revision the revision of a Certificate, and Content the resourceVersion of the Secret of an ExternalSecret.
 	Version  string `json:"version,omitempty"`
 	Revision int64  `json:"revision,omitempty"`
+	Content  string `json:"content,omitempty"`
 }
 
 // before returns what was recorded of the object when this try began, or else records it now, in which case nothing may be changed before the record is durable.

@@ -129,7 +129,11 @@ func (r *rotation) syncExternal(ctx context.Context, ref v1alpha1.ObjectRef) (Ou
 		return failed("%s", why), nil
 	}
 	version, _, _ := unstructured.NestedString(u.Object, "status", "syncedResourceVersion")
-	was, fresh, err := r.before(ref, rotated{Secret: targetOf(u), Version: version})
+	content, err := r.contentOf(ctx, targetOf(u))
+	if err != nil {
+		return Outcome{}, err
+	}
+	was, fresh, err := r.before(ref, rotated{Secret: targetOf(u), Version: version, Content: content})
 	if err != nil || fresh && r.x.Status(r.step.Name) != nil {
 		_ = r.x.Journal.IntendAnew(v1alpha1.ActionSyncExternalSecret, ref, syncDetail)
 		return waiting("%s is about to be synchronised", name), err
@@ -152,7 +156,23 @@ func (r *rotation) syncExternal(ctx context.Context, ref v1alpha1.ObjectRef) (Ou
 	case version == was.Version || refreshed == "":
 		return waiting("%s was not synchronised since: is the External Secrets Operator running?", name), nil
 	}
-	return done("%s was synchronised with its provider at %s", name, refreshed), r.renewed(v1alpha1.ActionSyncExternalSecret, ref, was)
+	what := "and its Secret has changed"
+	if was.Content == content {
+		what = fmt.Sprintf("but its Secret %s is as it was: the provider still has the value that it had", was.Secret)
+	}
+	return done("%s was synchronised with its provider at %s, %s", name, refreshed, what), r.renewed(v1alpha1.ActionSyncExternalSecret, ref, was)
+}
+
+// contentOf is the version of a Secret, which changes when anything in it does; "" if there is none.
+func (r *rotation) contentOf(ctx context.Context, secret string) (string, error) {
+	m, err := r.lookAtSecret(ctx, r.ref(secretKind, secret, ""))
+	if err != nil {
+		if r.refusedHow(err, "") != "" {
+			return "", nil
+		}
+		return "", fmt.Errorf("looking at %s %s: %w", secretKind, secret, err)
+	}
+	return m.ResourceVersion, nil
 }
 
 const syncDetail = "annotate " + forceSync

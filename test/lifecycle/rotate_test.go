@@ -182,7 +182,7 @@ var _ = Describe("Rotating secrets", func() {
 		Expect(podsOf(ctx, shop, scenario.Clean)[0].Annotations).NotTo(HaveKey(v1alpha1.RotationAnnotation), "nothing is restarted before all new values are there")
 		Eventually(ctx, func(g Gomega) { synchronise(ctx, g, shop, "payments") }).WithTimeout(scenario.Patience).Should(Succeed())
 		inc = await(ctx, shop, "miner", "recovered", scenario.Is(v1alpha1.ConditionRecovered))
-		Expect(inc.Status.Recovery.Steps[0].Message).To(And(ContainSubstring("was issued anew, as revision 2"), ContainSubstring("ExternalSecret payments was synchronised"), ContainSubstring("Deployment blog was restarted")))
+		Expect(inc.Status.Recovery.Steps[0].Message).To(And(ContainSubstring("was issued anew, as revision 2"), ContainSubstring("ExternalSecret payments was synchronised"), ContainSubstring("Secret payments-key is as it was"), ContainSubstring("Deployment blog was restarted")))
 	})
 
 	It("does not begin with an ExternalSecret that is never synchronised anew", func(ctx SpecContext) {
