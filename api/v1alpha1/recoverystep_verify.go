@@ -106,6 +106,7 @@ type PrometheusCheck struct {
 
 // VerifyStep succeeds when everything that it names holds at the same time. Objects and Prometheus are asked first, and again and again; the probe pod and the job, which run once, start only when these are well.
 // +kubebuilder:validation:XValidation:rule="has(self.objects) || has(self.http) || has(self.tcp) || has(self.prometheus) || has(self.job)",message="nothing is looked at: give at least one of objects, http, tcp, prometheus, job"
+// +kubebuilder:validation:MinProperties=1
 type VerifyStep struct {
 	// objects are objects that have to be Current (kstatus), with their expressions true.
 	// +optional

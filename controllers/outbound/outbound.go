@@ -74,7 +74,7 @@ func (c *Caller) credentials(ctx context.Context, e *v1alpha1.Endpoint) (token s
 			cas = x509.NewCertPool()
 		}
 		if !cas.AppendCertsFromPEM(pem) {
-			return "", nil, fmt.Errorf("Secret %s/%s has no certificate in ca.crt", c.Namespace, e.SecretName)
+			return "", nil, fmt.Errorf("the Secret %s/%s has no certificate in ca.crt", c.Namespace, e.SecretName)
 		}
 	}
 	return strings.TrimSpace(string(secret.Data["token"])), cas, nil

@@ -27,8 +27,7 @@ func (c *Caller) Post(ctx context.Context, e *v1alpha1.Endpoint, key string, bod
 	req.Header.Set("User-Agent", "cofferdam")
 	resp, err := httpClient.Do(req)
 	if err != nil {
-		var call *url.Error
-		if errors.As(err, &call) {
+		if call, ok := errors.AsType[*url.Error](err); ok {
 			err = brief(call)
 		}
 		return 0, err

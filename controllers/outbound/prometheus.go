@@ -49,12 +49,10 @@ type RefusedError struct{ Why string }
 func (r RefusedError) Error() string { return r.Why }
 
 func told(err error) error {
-	var known *promv1.Error
-	if errors.As(err, &known) && known.Type == promv1.ErrBadData {
+	if known, ok := errors.AsType[*promv1.Error](err); ok && known.Type == promv1.ErrBadData {
 		return RefusedError{Why: known.Msg}
 	}
-	var call *url.Error
-	if errors.As(err, &call) {
+	if call, ok := errors.AsType[*url.Error](err); ok {
 		return brief(call)
 	}
 	return err

@@ -12,7 +12,6 @@ import (
 	eventsv1 "k8s.io/api/events/v1"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
@@ -101,7 +100,7 @@ func eventOf(x *Execution, step v1alpha1.RecoveryStep) *eventsv1.Event {
 		ObjectMeta: metav1.ObjectMeta{Namespace: inc.Namespace, Name: "cofferdam-" + messageKey(x, step.Name, "event"), Labels: measure.OwnedLabels(inc), Annotations: measure.OwnedAnnotations(inc)},
 		EventTime:  metav1.NewMicroTime(x.Now.Time), ReportingController: "cofferdam", ReportingInstance: "cofferdam", Type: corev1.EventTypeNormal,
 		Reason: "Notified", Action: "Notify", Note: step.Notify.Message,
-		Regarding: corev1.ObjectReference{APIVersion: v1alpha1.SchemeGroupVersion.String(), Kind: "Incident", Namespace: inc.Namespace, Name: inc.Name, UID: types.UID(inc.UID)},
+		Regarding: corev1.ObjectReference{APIVersion: v1alpha1.SchemeGroupVersion.String(), Kind: "Incident", Namespace: inc.Namespace, Name: inc.Name, UID: inc.UID},
 	}
 }
 

@@ -54,13 +54,13 @@ func few() []v1alpha1.PrometheusCheck {
 	return []v1alpha1.PrometheusCheck{{Source: "main", Query: "errors", Expression: "value < 0.01"}}
 }
 
-// jobPod waits for a running pod of a Job of the step that has not ended.
-func jobPod(ctx context.Context, shop *scenario.Shop, step string) *corev1.Pod {
+// jobPod waits for a running pod of a Job of the step "look".
+func jobPod(ctx context.Context, shop *scenario.Shop) *corev1.Pod {
 	GinkgoHelper()
 	var found *corev1.Pod
 	Eventually(ctx, func(g Gomega) {
 		var pods corev1.PodList
-		g.Expect(shop.Admin.List(ctx, &pods, client.InNamespace(shop.Namespace), client.MatchingLabels{recovery.RecoveryJobLabel: step})).To(Succeed())
+		g.Expect(shop.Admin.List(ctx, &pods, client.InNamespace(shop.Namespace), client.MatchingLabels{recovery.RecoveryJobLabel: "look"})).To(Succeed())
 		found = nil
 		for i := range pods.Items {
 			if pods.Items[i].Status.Phase == corev1.PodRunning {
@@ -112,7 +112,7 @@ var _ = Describe("Verifying", func() {
 		await(ctx, shop, "miner", "waiting for few errors", stepSays("look", `the expression "value < 0.01" is false of {job="web"} 0.5`))
 
 		errors.value.Store("0")
-		pod := jobPod(ctx, shop, "look")
+		pod := jobPod(ctx, shop)
 		Expect(pod.Spec.Containers[0].Image).To(Equal(operator.ProbeImage))
 		checks, err := probe.Decode(pod.Spec.Containers[0].Args[1])
 		Expect(err).NotTo(HaveOccurred())
@@ -123,11 +123,11 @@ var _ = Describe("Verifying", func() {
 
 		By("having it looked at once more")
 		Expect(shop.Intervene(ctx, "miner", "look", v1alpha1.InterventionRetry)).To(Succeed())
-		endPod(ctx, shop, jobPod(ctx, shop, "look"))
+		endPod(ctx, shop, jobPod(ctx, shop))
 		Eventually(ctx, func(g Gomega) {
-			g.Expect(jobPod(ctx, shop, "look").Spec.Containers[0].Image).To(Equal(builder.GoodImage))
+			g.Expect(jobPod(ctx, shop).Spec.Containers[0].Image).To(Equal(builder.GoodImage))
 		}).WithTimeout(scenario.Patience).Should(Succeed())
-		endPod(ctx, shop, jobPod(ctx, shop, "look"))
+		endPod(ctx, shop, jobPod(ctx, shop))
 		inc = await(ctx, shop, "miner", "recovered", scenario.Is(v1alpha1.ConditionRecovered))
 		Expect(inc.Status.Recovery.Steps[0].Message).To(ContainSubstring("1 objects are healthy, 1 queries of Prometheus yield what they have to; Job"))
 	})
