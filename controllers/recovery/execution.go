@@ -15,6 +15,7 @@ import (
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
 	"cofferdam.dev/cofferdam/controllers/journal"
+	"cofferdam.dev/cofferdam/controllers/outbound"
 	"cofferdam.dev/cofferdam/controllers/target"
 )
 
@@ -28,6 +29,8 @@ type Outcome struct {
 	Again time.Duration
 	// Message says what was observed, or what the step waits for and what a person can do about it.
 	Message string
+	// Unseen says that nothing was found to be wrong, but that something could not be looked at.
+	Unseen bool
 }
 
 func done(format string, args ...any) Outcome {
@@ -69,6 +72,9 @@ func each[T any](objects []T, one func(T) (Outcome, error)) (Outcome, error) {
 	}
 	return done("%s", strings.Join(ready, "; ")), nil
 }
+
+// unwatched is how often a step is looked at that waits for what cannot be watched.
+const unwatched = 2 * time.Second
 
 // after is the outcome, with how soon it is looked at again.
 func (o Outcome) after(again time.Duration) Outcome {
@@ -124,6 +130,15 @@ type Execution struct {
 	// Pauses are what the recovery has paused, as this pass will write it; nil in a dry run. Unpaused says which of it is known not to be, or may still change something; set by WatchPauses.
 	Pauses   *[]v1alpha1.GitOpsPause
 	Unpaused string
+	// Policy is the copy of the standing orders, Outbound calls the services that they name, and ProbeImage is the image with which is probed.
+	Policy     v1alpha1.ContainmentPolicySpec
+	Outbound   *outbound.Caller
+	ProbeImage string
+	// DryRun makes requests that change nothing: whether they would be granted, and what they would be made on, is what it is for.
+	DryRun client.Client
+
+	// callsUntil is when the time for calls is over in this pass.
+	callsUntil time.Time
 }
 
 // Action executes one kind of step. Run looks, does what comes next, and says what it waits for. It is idempotent and does not block.
@@ -157,9 +172,12 @@ func Run(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep) (Outcome
 	if err != nil || !out.Done || step.Gate == nil {
 		return out, err
 	}
-	gate, err := lookAt(ctx, x, step.Gate)
+	gate, err := lookAt(ctx, x, step.Name, "gate", step.Gate)
 	if err != nil || gate.Done {
 		return out, err
+	}
+	if gate.Failed {
+		return failed("%s; its gate has failed: %s", out.Message, gate.Message), nil
 	}
 	return waiting("%s; its gate %s", out.Message, gate.Message).after(gate.Again), nil
 }
@@ -167,6 +185,9 @@ func Run(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep) (Outcome
 // ChooseAll asks every step of the plan for its choices, in the order of the plan. It says why the plan cannot be executed now, or "".
 func ChooseAll(ctx context.Context, x *Execution) (choices []v1alpha1.StepChoice, why string, err error) {
 	for _, step := range x.Plan.Steps {
+		if why := lacking(x, step); why != "" {
+			return nil, fmt.Sprintf("step %s: %s", step.Name, why), nil
+		}
 		chooser, ok := ActionFor(step).(Chooser)
 		if !ok {
 			continue
@@ -248,12 +269,16 @@ func ActionFor(step v1alpha1.RecoveryStep) Action {
 		return restoreVolumes{}
 	case step.Scale != nil:
 		return scale{}
+	case step.RotateSecrets != nil:
+		return rotateSecrets{}
 	case step.RunJob != nil:
 		return runJob{}
 	case step.Verify != nil:
 		return verify{}
 	case step.Approve != nil:
 		return approve{}
+	case step.Notify != nil:
+		return notify{}
 	case step.Release != nil:
 		return release{}
 	case step.PauseGitOps != nil:

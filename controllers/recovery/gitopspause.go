@@ -108,7 +108,7 @@ func pauseOne(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep, m *
 		return waiting("%s", why), err
 	}
 	if left := p.Since.Add(pauseSettles).Sub(x.Now.Time); left > 0 {
-		return waiting("%s is paused, and is looked at again in a moment: what it has begun before may still come", name), nil
+		return waiting("%s is paused, and is looked at again in a moment: what it has begun before may still come", name).after(left), nil
 	}
 	return done("%s is paused until %s", name, p.ExpiresAt.UTC().Format(time.RFC3339)), nil
 }

@@ -11,7 +11,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// PolicyKind is a kind of network policy of another API.
+// PolicyKind is a kind of another API, such as of a network policy.
 type PolicyKind struct {
 	Group, Version, Kind, Plural string
 	Scope                        apiextensionsv1.ResourceScope
@@ -21,6 +21,12 @@ type PolicyKind struct {
 var (
 	ClusterNetworkPolicy = PolicyKind{"policy.networking.k8s.io", "v1alpha2", "ClusterNetworkPolicy", "clusternetworkpolicies", apiextensionsv1.ClusterScoped}
 	CiliumNetworkPolicy  = PolicyKind{"cilium.io", "v2", "CiliumNetworkPolicy", "ciliumnetworkpolicies", apiextensionsv1.NamespaceScoped}
+)
+
+// ExternalSecret and Certificate are kinds of other operators that keep Secrets. Whoever uses them in a test does what these operators do.
+var (
+	ExternalSecret = PolicyKind{"external-secrets.io", "v1", "ExternalSecret", "externalsecrets", apiextensionsv1.NamespaceScoped}
+	Certificate    = PolicyKind{"cert-manager.io", "v1", "Certificate", "certificates", apiextensionsv1.NamespaceScoped}
 )
 
 // Serve makes the API server serve the kinds. Their objects may say anything: that an API server takes them proves nothing.

@@ -80,6 +80,7 @@ var _ = DescribeTable("A crash of the operator between any two writes changes no
 	Entry("images chosen, and digests refused", story{policy: func(*v1alpha1.ContainmentPolicy) {}, tell: chosen, writes: 12, at: ofImages}),
 	Entry("Argo CD paused, images rolled back, Argo CD resumed", story{policy: func(*v1alpha1.ContainmentPolicy) {}, tell: fromGit, writes: 5, at: ofManagers}),
 	Entry("a volume restored, given back, and restored again", story{policy: func(*v1alpha1.ContainmentPolicy) {}, tell: restored, writes: 25, at: ofVolumes}),
+	Entry("a secret rotated, those that use it restarted, and somebody told", story{policy: tellingHook, tell: rotated, writes: 7, at: ofRotation}),
 )
 
 // crashEverywhere tells the story once for every gap between two writes, with a crash in that gap. It returns the writes at which the operator died.
