@@ -169,6 +169,17 @@ var _ = Describe("Targets in other namespaces", func() {
 		Expect(responder.Update(ctx, more.DeepCopy(), client.DryRunAll)).To(refusedWith(message))
 		Expect(lead.Update(ctx, more, client.DryRunAll)).To(Succeed())
 	})
+
+	It("are checked again when a digest is added that is refused there", func(ctx context.Context) {
+		object := declared(ctx, Targets(elsewhere), Compromised(digestA))
+		Expect(responder.Update(ctx, changed(object, Severity("Low")), client.DryRunAll)).To(Succeed())
+		Expect(responder.Update(ctx, changed(object, Compromised(digestA, digestB)), client.DryRunAll)).To(refusedWith(message))
+		Expect(lead.Update(ctx, changed(object, Compromised(digestA, digestB)), client.DryRunAll)).To(Succeed())
+		first := declared(ctx, Targets(elsewhere))
+		Expect(responder.Update(ctx, changed(first, Compromised(digestA)), client.DryRunAll)).To(refusedWith(message))
+		here := declared(ctx)
+		Expect(responder.Update(ctx, changed(here, Compromised(digestA)), client.DryRunAll)).To(Succeed())
+	})
 })
 
 var _ = Describe("The times of an Incident", func() {
