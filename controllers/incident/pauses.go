@@ -15,8 +15,6 @@ import (
 )
 
 const (
-	// pausePoll is how often what is paused is looked at: others may resume it, and it is not watched.
-	pausePoll = 5 * time.Second
 	// outlivedPoll is how often a closed Incident looks whether people have resumed it.
 	outlivedPoll = 30 * time.Second
 )
@@ -33,11 +31,7 @@ func (s *scope) declarerMay(ctx context.Context, what authorizationv1.ResourceAt
 
 // watchPauses looks at what the recovery has paused.
 func (s *scope) watchPauses(ctx context.Context, x *recovery.Execution) error {
-	err := recovery.WatchPauses(ctx, x)
-	if len(heldPauses(s.next)) > 0 {
-		s.lookAgainAfter(pausePoll)
-	}
-	return err
+	return recovery.WatchPauses(ctx, x)
 }
 
 // outlivedPauses looks, for an Incident that is closed, whether what it has paused is still paused. Nothing is resumed: nobody has seen what would come of it.

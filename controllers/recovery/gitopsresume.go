@@ -35,7 +35,7 @@ func (resumeGitOps) Run(ctx context.Context, x *Execution, step v1alpha1.Recover
 		return waiting("%s", why), err
 	}
 	if x.resumes(step.Name) {
-		if bad := compromised(workloads); bad != "" {
+		if bad := otherImages(workloads); bad != "" {
 			return x.pauseAgain(bad), nil
 		}
 	} else if why := x.unproven(step, workloads); why != "" {
@@ -91,8 +91,8 @@ func byPlan(p v1alpha1.GitOpsPause) bool {
 	return p.State == v1alpha1.GitOpsResumed && !p.ResumedAt.IsZero()
 }
 
-// compromised says which workload has other images than the known-good ones, or "".
-func compromised(workloads []applied) string {
+// otherImages says which workload has other images than the known-good ones, or "".
+func otherImages(workloads []applied) string {
 	for _, a := range workloads {
 		if !imagesMatch(a.good, &a.workload.template.Spec) {
 			return fmt.Sprintf("%s %s has other images than the known-good ones", a.workload.ref.Kind, a.workload.ref.Name)
@@ -103,7 +103,7 @@ func compromised(workloads []applied) string {
 
 // unproven says why it is not proven that the source renders the known-good images, or "". People may override that, but never that they run in the cluster.
 func (x *Execution) unproven(step v1alpha1.RecoveryStep, workloads []applied) string {
-	if bad := compromised(workloads); bad != "" {
+	if bad := otherImages(workloads); bad != "" {
 		return bad + ": roll it back before anything is resumed"
 	}
 	status := x.Status(step.Name)
