@@ -32,7 +32,7 @@ func (resumeGitOps) Run(ctx context.Context, x *Execution, step v1alpha1.Recover
 	}
 	workloads, managers, why, err := appliedWorkloads(ctx, x)
 	if err != nil || why != "" {
-		return waiting("%s", why), err
+		return waiting("%s", why).after(managersPoll), err
 	}
 	if x.resumes(step.Name) {
 		if bad := otherImages(workloads); bad != "" {
@@ -157,7 +157,7 @@ func (x *Execution) resumeAll(ctx context.Context, which func(*v1alpha1.GitOpsPa
 		}
 		why, err := x.resumeOne(ctx, p)
 		if err != nil || why != "" {
-			return waiting("%s", why), err
+			return waiting("%s", why).after(managersPoll), err
 		}
 		said = append(said, nameOf(p.Object))
 	}
