@@ -260,10 +260,21 @@ func TestInFlightAndUnrest(t *testing.T) {
 			if got := InFlight(object); got != tc.busy {
 				t.Errorf("InFlight() = %q, want %q", got, tc.busy)
 			}
-			if got := Unrest(object, since); got != tc.unrest {
+			if got := Unrest(object, since, true); got != tc.unrest {
 				t.Errorf("Unrest() = %q, want %q", got, tc.unrest)
 			}
 		})
+	}
+}
+
+func TestUnrestOfWhatIsAbove(t *testing.T) {
+	since := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	const ill = `sync: {status: OutOfSync}, health: {status: Degraded}, reconciledAt: `
+	if why := Unrest(parse(t, `{kind: Application, status: {`+ill+`"2026-01-01T12:00:01Z"}}`), since, false); why != "" {
+		t.Errorf("troubles of its own count: %q", why)
+	}
+	if why := Unrest(parse(t, `{kind: Application, status: {`+ill+`"2026-01-01T11:59:59Z"}}`), since, false); why == "" {
+		t.Error("one that has not looked since counts")
 	}
 }
 

@@ -29,8 +29,8 @@ func InFlight(obj *unstructured.Unstructured) string {
 	return ""
 }
 
-// Unrest says why a manager that was resumed at that time has not yet come to rest, or "". What it did before does not count.
-func Unrest(obj *unstructured.Unstructured, since time.Time) string {
+// Unrest says why a manager that was resumed has not yet come to rest, or "". What it did before that time does not count. With well, it also has to agree with its source, and to be healthy.
+func Unrest(obj *unstructured.Unstructured, since time.Time, well bool) string {
 	if busy := InFlight(obj); busy != "" {
 		return busy
 	}
@@ -41,7 +41,7 @@ func Unrest(obj *unstructured.Unstructured, since time.Time) string {
 		}
 		sync, _, _ := unstructured.NestedString(obj.Object, "status", "sync", "status")
 		health, _, _ := unstructured.NestedString(obj.Object, "status", "health", "status")
-		if sync != "Synced" || health != "Healthy" {
+		if well && (sync != "Synced" || health != "Healthy") {
 			return fmt.Sprintf("it is %s and %s", orNothing(sync), orNothing(health))
 		}
 	case Kustomization, HelmRelease:
@@ -49,7 +49,7 @@ func Unrest(obj *unstructured.Unstructured, since time.Time) string {
 		if observed != obj.GetGeneration() {
 			return "it has not been reconciled since"
 		}
-		if ready := condition(obj, "Ready"); ready["status"] != "True" {
+		if ready := condition(obj, "Ready"); well && ready["status"] != "True" {
 			return fmt.Sprintf("it is not Ready: %v", ready["message"])
 		}
 	}

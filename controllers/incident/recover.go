@@ -125,7 +125,7 @@ func (s *scope) execution(rec *v1alpha1.RecoveryStatus) *recovery.Execution {
 	x := &recovery.Execution{
 		Reader: s.Client, Writer: s, Journal: s.journal, Incident: s.incident, Plan: rec.Plan, PlanDigest: rec.PlanDigest, Choices: rec.Choices, Now: s.now,
 		Pods: s.next.Pods, Evidence: s.next.Evidence, All: s.view.All, Release: s.releaseStep, Leaks: s.leaksOf, Others: s.others, Relapse: s.relapse,
-		Look: s.lookAtImages(rec.Plan), Verified: rec.Images, Mapper: s.Client.RESTMapper(), May: s.declarerMay,
+		Look: s.lookAtImages(rec.Plan), Verified: rec.Images, Live: s.Client, Mapper: s.Client.RESTMapper(), May: s.declarerMay,
 		GapsWaived: s.next.GapDigest != "" && s.evidenceWait == "",
 	}
 	x.Outbound, x.ProbeImage, x.DryRun = s.Outbound, s.ProbeImage, client.NewDryRunClient(s.Client)

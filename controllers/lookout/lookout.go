@@ -24,7 +24,7 @@ import (
 // +kubebuilder:rbac:groups=batch,resources=jobs;cronjobs,verbs=list;watch
 // +kubebuilder:rbac:groups=snapshot.storage.k8s.io,resources=volumesnapshots;volumesnapshotcontents,verbs=list;watch
 // +kubebuilder:rbac:groups=keda.sh,resources=scaledobjects,verbs=list;watch
-// +kubebuilder:rbac:groups=argoproj.io,resources=applications;applicationsets;appprojects,verbs=list;watch
+// +kubebuilder:rbac:groups=argoproj.io,resources=applications;applicationsets,verbs=list;watch
 // +kubebuilder:rbac:groups=kustomize.toolkit.fluxcd.io,resources=kustomizations,verbs=list;watch
 // +kubebuilder:rbac:groups=helm.toolkit.fluxcd.io,resources=helmreleases,verbs=list;watch
 // +kubebuilder:rbac:groups="",resources=services,verbs=list;watch

@@ -124,7 +124,8 @@ type Execution struct {
 	// Others are the other Incidents there are, and Relapse notes that a workload is quarantined again.
 	Others  func(ctx context.Context) ([]v1alpha1.Incident, error)
 	Relapse func(v1alpha1.Relapse)
-	// Mapper knows which version of a kind the server serves. May reports whether the declarer may do something.
+	// Live reads what is not to be waited for: Reader may watch whatever it reads. Mapper knows which version of a kind the server serves. May reports whether the declarer may do something.
+	Live   client.Reader
 	Mapper apimeta.RESTMapper
 	May    func(ctx context.Context, what authorizationv1.ResourceAttributes) (bool, error)
 	// Pauses are what the recovery has paused, as this pass will write it; nil in a dry run. Unpaused says which of it is known not to be, or may still change something; set by WatchPauses.

@@ -75,7 +75,8 @@ func serving(argoCD bool, objects ...*unstructured.Unstructured) *Execution {
 	for _, o := range objects {
 		builder = builder.WithObjects(o)
 	}
-	return &Execution{Reader: builder.Build(), Mapper: mapper, Incident: incident(nil)}
+	reader := builder.Build()
+	return &Execution{Reader: reader, Live: reader, Mapper: mapper, Incident: incident(nil)}
 }
 
 func TestManagersOf(t *testing.T) {

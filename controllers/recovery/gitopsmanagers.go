@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
@@ -19,6 +20,9 @@ import (
 // +kubebuilder:rbac:groups=argoproj.io,resources=applications;applicationsets,verbs=get;list;patch
 // +kubebuilder:rbac:groups=kustomize.toolkit.fluxcd.io,resources=kustomizations,verbs=get;list;patch
 // +kubebuilder:rbac:groups=helm.toolkit.fluxcd.io,resources=helmreleases,verbs=get;list;patch
+
+// managersPoll is how soon it is looked again for managers that are missing, or that the declarer may not touch yet: nothing tells when that changes.
+const managersPoll = 10 * time.Second
 
 // How far managers are followed upwards.
 const (
@@ -237,14 +241,19 @@ func (x *Execution) candidates(ctx context.Context, ref gitops.Ref, gvk schema.G
 		}
 		return []*unstructured.Unstructured{object}, err
 	}
+	// Not every change of any Application in the cluster is to bring a pass: only those are read, and with that waited for, that are found.
 	list := &unstructured.UnstructuredList{}
 	list.SetGroupVersionKind(gvk.GroupVersion().WithKind(gvk.Kind + "List"))
-	if err := x.Reader.List(ctx, list, client.MatchingFields{"metadata.name": ref.Name}); err != nil {
+	if err := x.Live.List(ctx, list, client.MatchingFields{"metadata.name": ref.Name}); err != nil {
 		return nil, err
 	}
 	var out []*unstructured.Unstructured
 	for i := range list.Items {
-		out = append(out, &list.Items[i])
+		found, err := x.candidates(ctx, gitops.Ref{Kind: ref.Kind, Namespace: list.Items[i].GetNamespace(), Name: ref.Name}, gvk)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, found...)
 	}
 	return out, nil
 }

@@ -41,7 +41,7 @@ func (pauseGitOps) Run(ctx context.Context, x *Execution, step v1alpha1.Recovery
 	}
 	managers, free, why, err := managersOf(ctx, x, objects)
 	if err != nil || why != "" {
-		return waiting("%s", why), err
+		return waiting("%s", why).after(managersPoll), err
 	}
 	var said []string
 	for _, m := range managers {
@@ -105,7 +105,7 @@ func pauseOne(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep, m *
 	}
 	why, err := x.keepPaused(ctx, p, m.object)
 	if err != nil || why != "" {
-		return waiting("%s", why), err
+		return waiting("%s", why).after(managersPoll), err
 	}
 	if left := p.Since.Add(pauseSettles).Sub(x.Now.Time); left > 0 {
 		return waiting("%s is paused, and is looked at again in a moment: what it has begun before may still come", name).after(left), nil

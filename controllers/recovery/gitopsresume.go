@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -29,9 +30,9 @@ func (resumeGitOps) Run(ctx context.Context, x *Execution, step v1alpha1.Recover
 	if x.rehearses() {
 		return done("what was paused is resumed"), nil
 	}
-	workloads, why, err := appliedWorkloads(ctx, x)
+	workloads, managers, why, err := appliedWorkloads(ctx, x)
 	if err != nil || why != "" {
-		return waiting("%s", why), err
+		return waiting("%s", why).after(managersPoll), err
 	}
 	if x.resumes(step.Name) {
 		if bad := otherImages(workloads); bad != "" {
@@ -43,24 +44,24 @@ func (resumeGitOps) Run(ctx context.Context, x *Execution, step v1alpha1.Recover
 	if out, err := x.resumeAll(ctx, func(*v1alpha1.GitOpsPause) bool { return true }); err != nil || !out.Done {
 		return out, err
 	}
-	return atRest(x, workloads), nil
+	return atRest(x, workloads, managers), nil
 }
 
-// appliedWorkloads are the workloads that pauseGitOps steps are about and that have known-good images.
-func appliedWorkloads(ctx context.Context, x *Execution) ([]applied, string, error) {
-	var out []applied
+// appliedWorkloads are the workloads that pauseGitOps steps are about and that have known-good images, and all managers up to the top.
+func appliedWorkloads(ctx context.Context, x *Execution) (out []applied, managers []*manager, why string, err error) {
 	for _, step := range x.Plan.Steps {
 		if step.PauseGitOps == nil {
 			continue
 		}
 		objects, why, err := managedBy(ctx, x, step.PauseGitOps)
 		if err != nil || why != "" {
-			return nil, why, err
+			return nil, nil, why, err
 		}
 		found, _, why, err := managersOf(ctx, x, objects)
 		if err != nil || why != "" {
-			return nil, why, err
+			return nil, nil, why, err
 		}
+		managers = append(managers, found...)
 		for _, o := range objects {
 			if o.workload == nil || knownGood(x.Plan, o.kind, o.object.GetName()) == nil {
 				continue
@@ -74,7 +75,7 @@ func appliedWorkloads(ctx context.Context, x *Execution) ([]applied, string, err
 			out = append(out, a)
 		}
 	}
-	return out, "", nil
+	return out, managers, "", nil
 }
 
 // resumes reports whether the step has begun to resume: it has then seen what it has to see, or was overridden.
@@ -156,7 +157,7 @@ func (x *Execution) resumeAll(ctx context.Context, which func(*v1alpha1.GitOpsPa
 		}
 		why, err := x.resumeOne(ctx, p)
 		if err != nil || why != "" {
-			return waiting("%s", why), err
+			return waiting("%s", why).after(managersPoll), err
 		}
 		said = append(said, nameOf(p.Object))
 	}
@@ -211,20 +212,27 @@ func (x *Execution) writeResume(ctx context.Context, ref v1alpha1.ObjectRef, obj
 	})
 }
 
-// atRest waits until what was resumed has done what it had to do, and the known-good images run all the same.
-func atRest(x *Execution, workloads []applied) Outcome {
-	var said []string
-	for _, a := range workloads {
-		for _, m := range a.managers {
-			p := x.pauseOf(m.ref(), m.child)
-			if p == nil || p.State != v1alpha1.GitOpsResumed {
-				continue
-			}
-			if why := gitops.Unrest(m.object, p.ResumedAt.Time); why != "" {
-				return waiting("%s is resumed: %s", nameOf(m.ref()), why)
-			}
-			said = append(said, nameOf(m.ref())+" is at rest")
+// atRest waits until what was resumed has done what it had to do since the last of it was, and the known-good images run all the same.
+func atRest(x *Execution, workloads []applied, managers []*manager) Outcome {
+	var since metav1.Time
+	for _, p := range *x.Pauses {
+		if byPlan(p) && since.Before(&p.ResumedAt) {
+			since = p.ResumedAt
 		}
+	}
+	var said []string
+	for _, m := range managers {
+		p := x.pauseOf(m.ref(), m.child)
+		if p == nil || !byPlan(*p) {
+			continue
+		}
+		// What is above may have troubles of its own, which are not those of this recovery: it has to have looked, and to be idle.
+		if why := gitops.Unrest(m.object, since.Time, len(m.applies) > 0); why != "" {
+			return waiting("%s is resumed: %s", nameOf(m.ref()), why)
+		}
+		said = append(said, nameOf(m.ref())+" is at rest")
+	}
+	for _, a := range workloads {
 		if a.workload.hashLabel == "" {
 			continue
 		}
