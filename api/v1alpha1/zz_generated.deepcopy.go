@@ -1405,6 +1405,11 @@ func (in *StepChoice) DeepCopyInto(out *StepChoice) {
 	*out = *in
 	out.Object = in.Object
 	out.Source = in.Source
+	if in.Consumers != nil {
+		in, out := &in.Consumers, &out.Consumers
+		*out = make([]ObjectRef, len(*in))
+		copy(*out, *in)
+	}
 	if in.Images != nil {
 		in, out := &in.Images, &out.Images
 		*out = make([]ChosenImage, len(*in))
