@@ -78,6 +78,7 @@ var _ = DescribeTable("A crash of the operator between any two writes changes no
 	Entry("evidence kept, and removed after an approved release", story{policy: removable, tell: kept, writes: 32, at: removing}),
 	Entry("evidence of every kind: tools, checkpoints, volumes taken together, all of it encrypted and then removed", story{policy: everything, tell: thorough, writes: 32, at: besides}),
 	Entry("a volume restored, given back, and restored again", story{policy: func(*v1alpha1.ContainmentPolicy) {}, tell: restored, writes: 25, at: ofVolumes}),
+	Entry("a Deployment made to name a restored claim, the former one again, and the restored one again", story{policy: func(*v1alpha1.ContainmentPolicy) {}, tell: renamed, writes: 15, at: ofClaims}),
 )
 
 // crashEverywhere tells the story once for every gap between two writes, with a crash in that gap. It returns the writes at which the operator died.
@@ -201,6 +202,11 @@ func restored(ctx context.Context, shop *scenario.Shop) (*v1alpha1.Incident, err
 	if err := shop.Responder.Create(ctx, inc); err != nil {
 		return nil, err
 	}
+	return backAndForth(ctx, shop)
+}
+
+// backAndForth recovers, takes back what the second step of the plan has done, has it done once more, and closes.
+func backAndForth(ctx context.Context, shop *scenario.Shop) (*v1alpha1.Incident, error) {
 	is := func(state v1alpha1.StepState) func(*v1alpha1.Incident) bool {
 		return func(inc *v1alpha1.Incident) bool {
 			return inc.Status.Recovery != nil && inc.Status.Recovery.Steps[1].State == state
@@ -216,6 +222,33 @@ func restored(ctx context.Context, shop *scenario.Shop) (*v1alpha1.Incident, err
 		}},
 		{"closed", closed, func() error { return nil }},
 	})
+}
+
+// ofClaims are the writes that have a Deployment name another claim.
+func ofClaims(w Write) bool {
+	return slices.ContainsFunc([]string{"PersistentVolume", "Deployment"}, func(kind string) bool { return strings.Contains(w.Kind, kind) })
+}
+
+// renamed has a Deployment name a restored claim, takes that back, and does it once more.
+func renamed(ctx context.Context, shop *scenario.Shop) (*v1alpha1.Incident, error) {
+	if err := shop.OpenFiles(ctx, scenario.BadImage); err != nil {
+		return nil, err
+	}
+	restore := builder.RestoreVolumes("restore", []string{"stop"}, scenario.Files)
+	restore.RestoreVolumes.CutOver = v1alpha1.CutOverChangeClaim
+	plan := builder.Plan(shop.Namespace, "volumes", builder.Scale("stop", scenario.Files, v1alpha1.ScaleToZero), restore, builder.Approve("look"))
+	if err := shop.Admin.Create(ctx, plan); err != nil {
+		return nil, err
+	}
+	_, since, err := shop.BackUpOf(ctx, "before", scenario.Files)
+	if err != nil {
+		return nil, err
+	}
+	inc := builder.Incident(shop.Namespace, "miner", builder.Targets(builder.Target(v1alpha1.TargetDeployment, "", scenario.Files)), builder.UsePlan("volumes"), builder.SuspectedSince(since))
+	if err := shop.Responder.Create(ctx, inc); err != nil {
+		return nil, err
+	}
+	return backAndForth(ctx, shop)
 }
 
 // removable lets evidence be removed with one approval.
