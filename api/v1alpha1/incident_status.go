@@ -854,6 +854,12 @@ type StepChoice struct {
 	// +kubebuilder:validation:MaxItems=16
 	Consumers []ObjectRef `json:"consumers,omitempty"`
 
+	// digest is the SHA-256 of what is brought back, where that is read from the source only when it is needed: "sha256:<hex>".
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	Digest string `json:"digest,omitempty"`
+
 	// images are the images that a workload comes back with.
 	// +optional
 	// +listType=map

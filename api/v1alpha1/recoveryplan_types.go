@@ -75,7 +75,19 @@ const (
 	OldPodsWait OldPods = "Wait"
 )
 
+// RestoredPart says what of a pod template a rollback brings back.
+// +kubebuilder:validation:Enum=Images;Template
+type RestoredPart string
+
+const (
+	// RestoredImages changes images, and nothing else.
+	RestoredImages RestoredPart = "Images"
+	// RestoredTemplate brings a whole pod template back.
+	RestoredTemplate RestoredPart = "Template"
+)
+
 // RollBackImagesStep changes pod templates to known-good images.
+// +kubebuilder:validation:XValidation:rule="self.restore != 'Template' || self.workloads.all(w, w.kind in ['Deployment', 'StatefulSet', 'DaemonSet'])",message="restore Template takes the revisions that only Deployments, StatefulSets and DaemonSets keep"
 type RollBackImagesStep struct {
 	// workloads are the workloads to roll back, each one listed in spec.images, which admission checks. The step succeeds when every pod of each workload runs
 	// the new revision, is ready, and reports the known-good digests as its imageIDs.
@@ -84,6 +96,13 @@ type RollBackImagesStep struct {
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=16
 	Workloads []WorkloadRef `json:"workloads,omitempty"`
+
+	// restore is "Images" (default): the images of the containers are changed, and everything else stays as it is now. Or "Template": the whole pod template comes back, environment, volumes, accounts and all, from the newest
+	// revision (ReplicaSet or ControllerRevision) that is older than spec.suspectedSince of the Incident and runs the known-good digests in every container. Which revision that is, and what it changes
+	// besides images, is in status.recovery.choices, and part of what people approve.
+	// +optional
+	// +default="Images"
+	Restore RestoredPart `json:"restore,omitempty"`
 
 	// oldPods says what happens to pods of an old revision that their controller does not replace by itself: with the update strategy OnDelete, below the partition of a StatefulSet, or behind a pod that will never be
 	// ready again. "Replace" (default) lifts the partition until the step has succeeded, and deletes the pods one at a time, those of the Incident only once every evidence item of theirs is Collected. "Wait" waits

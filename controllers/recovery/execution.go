@@ -209,6 +209,8 @@ func (x *Execution) Recorded(step string, object v1alpha1.ObjectRef) *v1alpha1.S
 // ActionFor returns the action of a step, or nil when the step has none that is known.
 func ActionFor(step v1alpha1.RecoveryStep) Action {
 	switch {
+	case step.RollBackImages != nil && step.RollBackImages.Restore == v1alpha1.RestoredTemplate:
+		return restoreTemplates{}
 	case step.RollBackImages != nil:
 		return rollBackImages{}
 	case step.RestoreVolumes != nil:

@@ -60,8 +60,10 @@ func rollBack(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep, ref
 	if good == nil {
 		return waiting("%s %s has no known-good images in the plan", ref.Kind, ref.Name), nil
 	}
-	patch, detail, impossible := w.change(*good, string(x.Incident.UID))
+	patch, detail, impossible, err := nextChange(ctx, x, step, w, *good)
 	switch {
+	case err != nil:
+		return Outcome{}, err
 	case impossible != "":
 		return waiting("%s", impossible), nil
 	case patch != nil:
@@ -73,8 +75,8 @@ func rollBack(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep, ref
 		if left := blockers(x, w); left != "" {
 			return waiting("%s %s: %s", ref.Kind, ref.Name, left), nil
 		}
-		if err := recordTemplate(x, step.Name, w, *good); err != nil {
-			return Outcome{}, err
+		if why, err := recordTemplate(x, step, w, *good); err != nil || why != "" {
+			return failed("%s", why), err
 		}
 		return applyChange(ctx, x, w, patch, detail)
 	}
@@ -100,6 +102,15 @@ func rollBack(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep, ref
 	return out, nil
 }
 
+// nextChange is the patch that brings the workload to what the step is for; see change.
+func nextChange(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep, w *workload, good v1alpha1.KnownGoodImages) (patch []byte, detail, impossible string, err error) {
+	if step.RollBackImages.Restore == v1alpha1.RestoredTemplate {
+		return changeTemplate(ctx, x, step.Name, w, good)
+	}
+	patch, detail, impossible = w.change(good, string(x.Incident.UID))
+	return patch, detail, impossible, nil
+}
+
 func applyChange(ctx context.Context, x *Execution, w *workload, patch []byte, detail string) (Outcome, error) {
 	out := waiting("%s %s is about to get its known-good images", w.ref.Kind, w.ref.Name)
 	if !x.Journal.IntendAnew(v1alpha1.ActionRollBackImages, w.ref, detail) {
@@ -109,6 +120,9 @@ func applyChange(ctx context.Context, x *Execution, w *workload, patch []byte, d
 	err := x.Writer.Write(ctx, op, func(ctx context.Context, c client.Client) error {
 		return c.Patch(ctx, w.object, client.RawPatch(types.StrategicMergePatchType, patch))
 	})
+	if apierrors.IsConflict(err) {
+		return out, nil // somebody was faster; the next pass judges anew
+	}
 	if err != nil {
 		return Outcome{}, fmt.Errorf("rolling back the images of %s %s/%s: %w", w.ref.Kind, w.ref.Namespace, w.ref.Name, err)
 	}

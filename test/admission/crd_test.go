@@ -204,6 +204,11 @@ var creations = []creation{
 		accepted: Plan(shop, "p", checked(GoodImage), RestoreVolumes("unchecked", nil, "log-db-0")),
 	},
 	{
+		message:  "restore Template takes the revisions that only Deployments, StatefulSets and DaemonSets keep",
+		refused:  planWithImages(wholeTemplate("CronJob")),
+		accepted: planWithImages(wholeTemplate("DaemonSet"), RollBack("images", containmentv1alpha1.WorkloadRef{Kind: "DaemonSet", Name: "a"})),
+	},
+	{
 		message: "from names fewer people than are required",
 		refused: Plan(shop, "p", approveBy(2, "ann")), accepted: Plan(shop, "p", approveBy(2, "ann", "bob")),
 	},
@@ -237,6 +242,19 @@ func watched(seconds int32) containmentv1alpha1.RecoveryStep {
 	step.Release.Watched = *Verify("v", "v1", "Pod", "x", "").Verify
 	step.Release.ObserveSeconds = seconds
 	return step
+}
+
+func wholeTemplate(kind containmentv1alpha1.RecoverableKind) containmentv1alpha1.RecoveryStep {
+	step := RollBack("r", containmentv1alpha1.WorkloadRef{Kind: kind, Name: "a"})
+	step.RollBackImages.Restore = containmentv1alpha1.RestoredTemplate
+	return step
+}
+
+// planWithImages is a plan of steps that roll back the workload "a" of the first one's kind.
+func planWithImages(steps ...containmentv1alpha1.RecoveryStep) *containmentv1alpha1.RecoveryPlan {
+	plan := Plan(shop, "p", steps...)
+	plan.Spec.Images = []containmentv1alpha1.KnownGoodImages{KnownGood(steps[0].RollBackImages.Workloads[0].Kind, "a", "app", GoodImage)}
+	return plan
 }
 
 func checked(image string) containmentv1alpha1.RecoveryStep {
