@@ -623,7 +623,7 @@ type CustodyStatus struct {
 }
 
 // Action is something that the operator does to an existing object.
-// +kubebuilder:validation:Enum=QuarantinePod;CarveOutPolicy;RestorePolicy;RetainSnapshot;DeleteSnapshot;LabelClaim;RestoreClaim;RemoveEvidence;RollBackImages;LiftPartition;ReturnPartition;HoldVolume;RebindVolume;ReplaceClaim;ChangeClaim;HandOverClaim;ReturnVolume;RetainClaims;ReturnRetention;Scale;RestoreReplicas;PauseAutoscaler;ResumeAutoscaler;DeletePod;ReleasePod;ReleaseRevision;LiftQuarantine;HoldIncident;LetIncidentGo;RepairMeasure;UpdateList;ReleaseSnapshot;RemoveJob;RemoveCopy;TakeOverCopy
+// +kubebuilder:validation:Enum=QuarantinePod;CarveOutPolicy;RestorePolicy;RetainSnapshot;DeleteSnapshot;LabelClaim;RestoreClaim;RemoveEvidence;RollBackImages;LiftPartition;ReturnPartition;HoldVolume;RebindVolume;ReplaceClaim;ChangeClaim;HandOverClaim;ReplaceWorkload;ReturnVolume;RetainClaims;ReturnRetention;Scale;RestoreReplicas;PauseAutoscaler;ResumeAutoscaler;DeletePod;ReleasePod;ReleaseRevision;LiftQuarantine;HoldIncident;LetIncidentGo;RepairMeasure;UpdateList;ReleaseSnapshot;RemoveJob;RemoveCopy;TakeOverCopy
 type Action string
 
 const (
@@ -661,6 +661,8 @@ const (
 	ActionChangeClaim Action = "ChangeClaim"
 	// ActionHandOverClaim takes the mark off a claim that was made for a Deployment, and gives it the labels of the one in whose place it is used.
 	ActionHandOverClaim Action = "HandOverClaim"
+	// ActionReplaceWorkload deletes a Job that is created anew with known-good images, or a Job or pod that was created so, when that is taken back.
+	ActionReplaceWorkload Action = "ReplaceWorkload"
 	// ActionRetainClaims changes a StatefulSet's retention policy, so that scaling it down deletes no claim.
 	ActionRetainClaims Action = "RetainClaims"
 	// ActionReturnRetention takes that back.

@@ -4,13 +4,19 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// RecoverableKind is a kind of workload whose images a plan can roll back.
-// +kubebuilder:validation:Enum=Deployment;StatefulSet;DaemonSet;CronJob
+// RecoverableKind is a kind of workload whose images a plan can roll back. The images of a Job, and of a pod that no controller keeps, cannot be changed: these are deleted, and created anew.
+// +kubebuilder:validation:Enum=Deployment;StatefulSet;DaemonSet;CronJob;Job;Pod
 type RecoverableKind string
+
+// Kinds that are created anew.
+const (
+	RecoverableJob RecoverableKind = "Job"
+	RecoverablePod RecoverableKind = "Pod"
+)
 
 // WorkloadRef names a workload in the plan's namespace.
 type WorkloadRef struct {
-	// kind is Deployment, StatefulSet, DaemonSet or CronJob.
+	// kind is Deployment, StatefulSet, DaemonSet, CronJob, Job or Pod.
 	// +required
 	Kind RecoverableKind `json:"kind,omitempty"`
 
@@ -111,9 +117,9 @@ type RollBackImagesStep struct {
 	// +default="Replace"
 	OldPods OldPods `json:"oldPods,omitempty"`
 
-	// blockedReplacements says what happens when a quarantined pod of a StatefulSet holds the name that its replacement needs.
-	// "DeletePod" (default) deletes it once every evidence item of that pod is Collected; with a gap it waits. "Wait" always waits for a
-	// person to delete the pod.
+	// blockedReplacements says what happens when a quarantined pod of a StatefulSet, a bare pod or a Job holds the name that its replacement needs.
+	// "DeletePod" (default) deletes it once every evidence item of that pod, or of the pods of that Job, is Collected; with a gap it waits. "Wait" always waits for a
+	// person to delete it.
 	// +optional
 	// +default="DeletePod"
 	BlockedReplacements BlockedReplacement `json:"blockedReplacements,omitempty"`

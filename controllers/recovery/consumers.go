@@ -67,10 +67,7 @@ func (w *workloads) add(o runtime.Object) {
 	case *appsv1.DaemonSet:
 		w.note("DaemonSet", o, &o.Spec.Template)
 	case *batchv1.Job:
-		ended := slices.ContainsFunc(o.Status.Conditions, func(c batchv1.JobCondition) bool {
-			return (c.Type == batchv1.JobComplete || c.Type == batchv1.JobFailed) && c.Status == corev1.ConditionTrue
-		})
-		if !ended {
+		if !jobEnded(o) {
 			w.note("Job", o, &o.Spec.Template)
 		}
 	case *batchv1.CronJob:

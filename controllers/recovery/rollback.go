@@ -29,6 +29,9 @@ func (rollBackImages) Run(ctx context.Context, x *Execution, step v1alpha1.Recov
 		return waiting("%s", why), nil
 	}
 	return each(step.RollBackImages.Workloads, func(ref v1alpha1.WorkloadRef) (Outcome, error) {
+		if createdAnew(ref.Kind) {
+			return recreate(ctx, x, step, ref)
+		}
 		return rollBack(ctx, x, step, ref)
 	})
 }
@@ -176,6 +179,11 @@ func unproven(pod *corev1.Pod, good v1alpha1.KnownGoodImages) string {
 	if !isReady(pod) {
 		return "is not ready"
 	}
+	return wrongImage(pod, good)
+}
+
+// wrongImage says which container does not report its known-good digest, or "".
+func wrongImage(pod *corev1.Pod, good v1alpha1.KnownGoodImages) string {
 	statuses := slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses)
 	for _, want := range good.Containers {
 		i := slices.IndexFunc(statuses, func(s corev1.ContainerStatus) bool { return s.Name == want.Name })

@@ -61,6 +61,9 @@ func templateBefore(x *Execution, step string, w *workload) (*templateRecord, er
 // Undo gives every workload the images back that it had. They are those of the compromised revision, whose quarantine is still in force: a step that a release depends on cannot be undone once that has begun.
 func (rollBackImages) Undo(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep) (Outcome, error) {
 	return each(step.RollBackImages.Workloads, func(ref v1alpha1.WorkloadRef) (Outcome, error) {
+		if createdAnew(ref.Kind) {
+			return undoRecreation(ctx, x, step, ref)
+		}
 		w, why, err := readWorkload(ctx, x.Reader, x.Incident.Namespace, ref)
 		if err != nil || w == nil {
 			return waiting("%s", why), err

@@ -60,6 +60,10 @@ func readWorkload(ctx context.Context, r client.Reader, ns string, w v1alpha1.Wo
 		out, err = readDaemonSet(ctx, r, key)
 	case "CronJob":
 		out, err = readCronJob(ctx, r, key)
+	case "Job":
+		out, err = readJob(ctx, r, key)
+	case "Pod":
+		out, err = readPod(ctx, r, key)
 	default:
 		return nil, fmt.Sprintf("%s is not a kind that can be rolled back", w.Kind), nil
 	}

@@ -10,9 +10,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/rand"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
 	"cofferdam.dev/cofferdam/controllers/evidence"
@@ -78,6 +80,7 @@ var _ = DescribeTable("A crash of the operator between any two writes changes no
 	Entry("evidence kept, and removed after an approved release", story{policy: removable, tell: kept, writes: 32, at: removing}),
 	Entry("evidence of every kind: tools, checkpoints, volumes taken together, all of it encrypted and then removed", story{policy: everything, tell: thorough, writes: 32, at: besides}),
 	Entry("a volume restored, given back, and restored again", story{policy: func(*v1alpha1.ContainmentPolicy) {}, tell: restored, writes: 25, at: ofVolumes}),
+	Entry("a Job and a bare pod created anew", story{policy: func(*v1alpha1.ContainmentPolicy) {}, tell: createdAnew, writes: 6, at: ofJobs}),
 	Entry("a Deployment made to name a restored claim, the former one again, and the restored one again", story{policy: func(*v1alpha1.ContainmentPolicy) {}, tell: renamed, writes: 15, at: ofClaims}),
 )
 
@@ -217,6 +220,44 @@ func backAndForth(ctx context.Context, shop *scenario.Shop) (*v1alpha1.Incident,
 		{"restored", is(v1alpha1.StepSucceeded), func() error { return shop.Intervene(ctx, "miner", "restore", v1alpha1.InterventionUndo) }},
 		{"undone", is(v1alpha1.StepUndone), func() error { return shop.Intervene(ctx, "miner", "restore", v1alpha1.InterventionRetry) }},
 		{"restored again", is(v1alpha1.StepSucceeded), func() error { return shop.SetGoal(ctx, "miner", v1alpha1.GoalClose) }},
+		{"waiting for approval", scenario.HasReason(v1alpha1.ConditionReleased, v1alpha1.ReasonWaitingForApproval), func() error {
+			return shop.Approve(ctx, "miner", v1alpha1.CloseStage)
+		}},
+		{"closed", closed, func() error { return nil }},
+	})
+}
+
+// ofJobs are the writes by which Jobs and pods are deleted and created.
+func ofJobs(w Write) bool {
+	return strings.Contains(w.Kind, "*v1.Job") || strings.Contains(w.Kind, "*v1.Pod") && !strings.HasPrefix(w.Kind, "patch")
+}
+
+// createdAnew brings back a Job and a bare pod, and closes.
+func createdAnew(ctx context.Context, shop *scenario.Shop) (*v1alpha1.Incident, error) {
+	d := builder.Deployment(shop.Namespace, "import", scenario.BadImage, 1)
+	d.Spec.Template.Spec.RestartPolicy = corev1.RestartPolicyNever
+	shell := builder.Pod(shop.Namespace, "shell", "app", "shell")
+	shell.Spec.Containers[0].Image = scenario.BadImage
+	job, pod := v1alpha1.WorkloadRef{Kind: "Job", Name: "import"}, v1alpha1.WorkloadRef{Kind: "Pod", Name: "shell"}
+	plan := builder.Plan(shop.Namespace, "anew", builder.RollBack("back", job, pod), builder.Approve("look"))
+	plan.Spec.Images = []v1alpha1.KnownGoodImages{builder.KnownGood("Job", "import", "app", builder.GoodImage), builder.KnownGood("Pod", "shell", "app", builder.GoodImage)}
+	for _, obj := range []client.Object{&batchv1.Job{ObjectMeta: d.ObjectMeta, Spec: batchv1.JobSpec{Template: d.Spec.Template}}, shell, plan} {
+		if err := shop.Admin.Create(ctx, obj); err != nil {
+			return nil, err
+		}
+	}
+	if err := shop.WaitPods(ctx, "import", "shell"); err != nil {
+		return nil, err
+	}
+	targets := builder.Targets(builder.Target(v1alpha1.TargetJob, "", "import"), builder.Target(v1alpha1.TargetPod, "", "shell"))
+	if err := shop.Responder.Create(ctx, builder.Incident(shop.Namespace, "miner", targets, builder.UsePlan("anew"))); err != nil {
+		return nil, err
+	}
+	return follow(ctx, shop, "miner", []turn{
+		{"contained with evidence", scenario.Is(v1alpha1.ConditionReady), func() error { return shop.SetGoal(ctx, "miner", v1alpha1.GoalRecover) }},
+		{"brought back", func(inc *v1alpha1.Incident) bool {
+			return inc.Status.Recovery != nil && inc.Status.Recovery.Steps[0].State == v1alpha1.StepSucceeded
+		}, func() error { return shop.SetGoal(ctx, "miner", v1alpha1.GoalClose) }},
 		{"waiting for approval", scenario.HasReason(v1alpha1.ConditionReleased, v1alpha1.ReasonWaitingForApproval), func() error {
 			return shop.Approve(ctx, "miner", v1alpha1.CloseStage)
 		}},

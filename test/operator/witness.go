@@ -38,7 +38,7 @@ var kinds = map[string]string{
 // removing are the actions that may delete an object.
 var removing = []v1alpha1.Action{
 	v1alpha1.ActionDeletePod, v1alpha1.ActionLiftQuarantine, v1alpha1.ActionReleaseRevision, v1alpha1.ActionDeleteSnapshot, v1alpha1.ActionRemoveJob, v1alpha1.ActionRemoveCopy, v1alpha1.ActionUpdateList,
-	v1alpha1.ActionReplaceClaim,
+	v1alpha1.ActionReplaceClaim, v1alpha1.ActionReplaceWorkload,
 }
 
 // Attach makes the witness see the requests of clients that are made from the configuration.

@@ -218,6 +218,22 @@ func (s *Shop) WaitRunning(ctx context.Context) error {
 	})
 }
 
+// WaitPods waits until a pod with each of the labels app=<name> runs.
+func (s *Shop) WaitPods(ctx context.Context, names ...string) error {
+	return eventually(ctx, func(ctx context.Context) error {
+		for _, name := range names {
+			var pods corev1.PodList
+			if err := s.Admin.List(ctx, &pods, client.InNamespace(s.Namespace), client.MatchingLabels{"app": name}); err != nil {
+				return err
+			}
+			if !slices.ContainsFunc(pods.Items, func(p corev1.Pod) bool { return p.Status.Phase == corev1.PodRunning }) {
+				return fmt.Errorf("no pod of %s runs", name)
+			}
+		}
+		return nil
+	})
+}
+
 // BackUp takes a snapshot of the database's volume, as somebody who backs up does, and returns it with the second after it was taken, once that has come.
 func (s *Shop) BackUp(ctx context.Context, name string) (*snapshotv1.VolumeSnapshot, time.Time, error) {
 	return s.BackUpOf(ctx, name, DBClaim)
