@@ -5,18 +5,20 @@ import (
 )
 
 // RecoverableKind is a kind of workload whose images a plan can roll back. The images of a Job, and of a pod that no controller keeps, cannot be changed: these are deleted, and created anew.
-// +kubebuilder:validation:Enum=Deployment;StatefulSet;DaemonSet;CronJob;Job;Pod
+// +kubebuilder:validation:Enum=Deployment;StatefulSet;DaemonSet;CronJob;Rollout;Job;Pod
 type RecoverableKind string
 
-// Kinds that are created anew.
+// Kinds beside those that keep pods by themselves in every cluster: Argo Rollouts, and what is created anew.
 const (
+	RecoverableRollout RecoverableKind = "Rollout"
+
 	RecoverableJob RecoverableKind = "Job"
 	RecoverablePod RecoverableKind = "Pod"
 )
 
 // WorkloadRef names a workload in the plan's namespace.
 type WorkloadRef struct {
-	// kind is Deployment, StatefulSet, DaemonSet, CronJob, Job or Pod.
+	// kind is Deployment, StatefulSet, DaemonSet, CronJob, Rollout (of Argo Rollouts, argoproj.io/v1alpha1), Job or Pod.
 	// +required
 	Kind RecoverableKind `json:"kind,omitempty"`
 
@@ -42,13 +44,26 @@ type ContainerImage struct {
 	// +kubebuilder:validation:MaxLength=512
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[^@\\\\s]+@sha256:[a-f0-9]{64}$')",message="a known-good image is pinned by digest: repository@sha256:<64 hex digits>"
 	Image string `json:"image,omitempty"`
+
+	// path is where the image stands in the owner of the workload, if one is given: a JSON pointer (RFC 6901) below /spec, to a string that is replaced, such as "/spec/containers/0/image".
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=512
+	// +kubebuilder:validation:XValidation:rule="self.matches('^/spec(/[^/]+)+$')",message="a path is a JSON pointer below /spec, such as /spec/containers/0/image"
+	Path string `json:"path,omitempty"`
 }
 
 // KnownGoodImages are the images that one workload may come back with.
+// +kubebuilder:validation:XValidation:rule="self.containers.all(c, has(c.path) == has(self.owner))",message="path says where an image stands in the owner: every container has one if an owner is given, and none if not"
 type KnownGoodImages struct {
 	// workload is the workload.
 	// +required
 	Workload WorkloadRef `json:"workload,omitempty,omitzero"`
+
+	// owner is the object that keeps the workload and would undo a change of it: the controller in its ownerReferences, or one above that, up to the topmost. The images are changed there, at the path of each container, and pods of
+	// the workload have to come to run them. The operator takes "get" and "patch" on its kind, in a ClusterRole labelled containment.cofferdam.dev/aggregate-to-recover=true.
+	// +optional
+	Owner WorkloadOwner `json:"owner,omitempty,omitzero"`
 
 	// containers are the known-good images by container. Containers that are not listed keep the image they have.
 	// +required

@@ -233,11 +233,14 @@ func ActionFor(step v1alpha1.RecoveryStep) Action {
 // proves nothing, since whoever can edit a template can write it.
 func RecoveredBy(inc *v1alpha1.Incident) target.Recovered {
 	return func(workload v1alpha1.ObjectRef, annotations map[string]string, spec *corev1.PodSpec) bool {
-		if inc.Status.Recovery == nil || Relapsed(inc.Status.Recovery, workload) || annotations[v1alpha1.RecoveredByAnnotation] != string(inc.UID) {
+		if inc.Status.Recovery == nil || Relapsed(inc.Status.Recovery, workload) {
 			return false
 		}
 		good := knownGood(inc.Status.Recovery.Plan, workload.Kind, workload.Name)
-		return good != nil && workload.Namespace == inc.Namespace && imagesMatch(*good, spec)
+		if good == nil || workload.Namespace != inc.Namespace || !imagesMatch(*good, spec) {
+			return false
+		}
+		return annotations[v1alpha1.RecoveredByAnnotation] == string(inc.UID) || good.Owner.Name != "" && allAnew(inc, workload, *good)
 	}
 }
 

@@ -63,6 +63,9 @@ func rollBack(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep, ref
 	if good == nil {
 		return waiting("%s %s has no known-good images in the plan", ref.Kind, ref.Name), nil
 	}
+	if good.Owner.Name != "" {
+		w.partition = 0 // what keeps the workload would put it back
+	}
 	patch, detail, impossible, err := nextChange(ctx, x, step, w, *good)
 	switch {
 	case err != nil:
@@ -83,7 +86,7 @@ func rollBack(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep, ref
 		}
 		return applyChange(ctx, x, w, patch, detail)
 	}
-	x.Journal.Done(v1alpha1.ActionRollBackImages, w.ref)
+	x.Journal.Done(v1alpha1.ActionRollBackImages, w.changed())
 	if w.hashLabel == "" {
 		return done("%s %s has known-good images", ref.Kind, ref.Name), nil
 	}
@@ -107,7 +110,13 @@ func rollBack(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep, ref
 
 // nextChange is the patch that brings the workload to what the step is for; see change.
 func nextChange(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep, w *workload, good v1alpha1.KnownGoodImages) (patch []byte, detail, impossible string, err error) {
-	if step.RollBackImages.Restore == v1alpha1.RestoredTemplate {
+	switch {
+	case good.Owner.Name != "":
+		impossible, err = changeOwner(ctx, x, step, w, good)
+		return nil, "", impossible, err
+	case ownerAbove(w.object) != "":
+		return nil, "", keptAbove(ctx, x, w), nil
+	case step.RollBackImages.Restore == v1alpha1.RestoredTemplate:
 		return changeTemplate(ctx, x, step.Name, w, good)
 	}
 	patch, detail, impossible = w.change(good, string(x.Incident.UID))
@@ -115,19 +124,20 @@ func nextChange(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep, w
 }
 
 func applyChange(ctx context.Context, x *Execution, w *workload, patch []byte, detail string) (Outcome, error) {
+	ref := w.changed()
 	out := waiting("%s %s is about to get its known-good images", w.ref.Kind, w.ref.Name)
-	if !x.Journal.IntendAnew(v1alpha1.ActionRollBackImages, w.ref, detail) {
+	if !x.Journal.IntendAnew(v1alpha1.ActionRollBackImages, ref, detail) {
 		return out, nil
 	}
-	op := v1alpha1.PlannedAction{Verb: "patch", Object: w.ref, Detail: detail}
+	op := v1alpha1.PlannedAction{Verb: "patch", Object: ref, Detail: detail}
 	err := x.Writer.Write(ctx, op, func(ctx context.Context, c client.Client) error {
-		return c.Patch(ctx, w.object, client.RawPatch(types.StrategicMergePatchType, patch))
+		return c.Patch(ctx, w.object, client.RawPatch(w.patchType(), patch))
 	})
 	if apierrors.IsConflict(err) {
 		return out, nil // somebody was faster; the next pass judges anew
 	}
 	if err != nil {
-		return Outcome{}, fmt.Errorf("rolling back the images of %s %s/%s: %w", w.ref.Kind, w.ref.Namespace, w.ref.Name, err)
+		return Outcome{}, fmt.Errorf("rolling back the images of %s %s/%s: %w", ref.Kind, ref.Namespace, ref.Name, err)
 	}
 	return out, nil
 }
@@ -139,6 +149,8 @@ func judge(x *Execution, w *workload, good v1alpha1.KnownGoodImages) Outcome {
 	switch {
 	case w.paused:
 		return waiting("%s is paused: resume its rollout (kubectl rollout resume)", name)
+	case w.halted != "":
+		return waiting("%s %s", name, w.halted)
 	case !w.observed || w.hash == "":
 		return waiting("%s: its controller has not yet seen the change", name)
 	}

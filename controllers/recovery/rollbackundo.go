@@ -68,6 +68,9 @@ func (rollBackImages) Undo(ctx context.Context, x *Execution, step v1alpha1.Reco
 		if err != nil || w == nil {
 			return waiting("%s", why), err
 		}
+		if good := knownGood(x.Plan, string(ref.Kind), ref.Name); good != nil && good.Owner.Name != "" {
+			return undoOwner(ctx, x, step.Name, w, *good)
+		}
 		was, err := templateBefore(x, step.Name, w)
 		if err != nil || was == nil {
 			return done("%s %s was not changed", ref.Kind, ref.Name), err
@@ -97,7 +100,7 @@ func putBack(ctx context.Context, x *Execution, w *workload, was *templateRecord
 	}
 	if patch == nil {
 		x.Journal.Done(v1alpha1.ActionReturnPartition, w.ref)
-		x.Journal.Done(v1alpha1.ActionRollBackImages, w.ref)
+		x.Journal.Done(v1alpha1.ActionRollBackImages, w.changed())
 		return done("%s %s has the pod template again that it had", w.ref.Kind, w.ref.Name), nil
 	}
 	return applyChange(ctx, x, w, patch, detail)
