@@ -32,7 +32,7 @@ var kinds = map[string]string{
 	"pods": "Pod", "configmaps": "ConfigMap", "persistentvolumeclaims": "PersistentVolumeClaim", "persistentvolumes": "PersistentVolume", "incidents": "Incident", "networkpolicies": "NetworkPolicy", "poddisruptionbudgets": "PodDisruptionBudget",
 	"clusternetworkpolicies": "ClusterNetworkPolicy", "ciliumclusterwidenetworkpolicies": "CiliumClusterwideNetworkPolicy", "volumesnapshots": "VolumeSnapshot", "volumesnapshotcontents": "VolumeSnapshotContent",
 	"volumegroupsnapshots": "VolumeGroupSnapshot", "volumegroupsnapshotcontents": "VolumeGroupSnapshotContent", "jobs": "Job", "deployments": "Deployment", "statefulsets": "StatefulSet",
-	"daemonsets": "DaemonSet", "cronjobs": "CronJob", "scaledobjects": "ScaledObject",
+	"daemonsets": "DaemonSet", "cronjobs": "CronJob", "scaledobjects": "ScaledObject", "rollouts": "Rollout", "databases": "Database",
 }
 
 // removing are the actions that may delete an object.
