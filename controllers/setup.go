@@ -20,6 +20,7 @@ import (
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/kubernetes"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/metadata"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -32,6 +33,7 @@ import (
 	"cofferdam.dev/cofferdam/controllers/foreign"
 	"cofferdam.dev/cofferdam/controllers/incident"
 	"cofferdam.dev/cofferdam/controllers/isolation"
+	"cofferdam.dev/cofferdam/controllers/lookout"
 	"cofferdam.dev/cofferdam/controllers/recoveryplan"
 	"cofferdam.dev/cofferdam/controllers/store"
 )
@@ -136,6 +138,10 @@ func Setup(mgr ctrl.Manager, opts Options) error {
 	if err != nil {
 		return fmt.Errorf("preparing the clients for logs: %w", err)
 	}
+	metadataClient, err := metadata.NewForConfigAndClient(mgr.GetConfig(), mgr.GetHTTPClient())
+	if err != nil {
+		return fmt.Errorf("preparing the client for metadata: %w", err)
+	}
 	ctx := context.Background()
 	index := isolation.NewIndex()
 	follower := &follow.Follower{Cache: mgr.GetCache(), Discovery: disco, Index: index}
@@ -153,7 +159,7 @@ func Setup(mgr ctrl.Manager, opts Options) error {
 	incidents := &incident.Reconciler{
 		Books: incident.NewBooks(stores, keys, background, opts.Clock), Background: background, Collectors: collectors(clients, logClients, opts),
 		Client: opts.Client, Live: mgr.GetAPIReader(), Cached: mgr.GetCache(), Recorder: mgr.GetEventRecorder("cofferdam"), Clock: opts.Clock,
-		Follower: follower, Index: index, Tamperings: incident.NewTamperings(), Writes: incident.NewWrites(),
+		Follower: follower, Index: index, Lookout: lookout.New(metadataClient, mgr.GetRESTMapper()), Tamperings: incident.NewTamperings(), Writes: incident.NewWrites(),
 		Foreign: &foreign.Finder{Discovery: disco, Clock: opts.Clock}, OperatorNamespace: opts.OperatorNamespace,
 	}
 	follower.Priority = incidents.PriorityOf

@@ -21,6 +21,7 @@ import (
 	"cofferdam.dev/cofferdam/controllers/follow"
 	"cofferdam.dev/cofferdam/controllers/foreign"
 	"cofferdam.dev/cofferdam/controllers/isolation"
+	"cofferdam.dev/cofferdam/controllers/lookout"
 )
 
 // resync is how often an open Incident is judged anew though no watch event asked for it: policies of other APIs, owners and revisions are not watched.
@@ -37,8 +38,10 @@ type Reconciler struct {
 	Recorder events.EventRecorder
 	Clock    clock.PassiveClock
 	// Follower keeps the Index in step with the cluster; the Index answers what can still reach a pod.
-	Follower   *follow.Follower
-	Index      *isolation.Index
+	Follower *follow.Follower
+	Index    *isolation.Index
+	// Lookout brings a pass when something changes that a step of a recovery waits for.
+	Lookout    *lookout.Lookout
 	Foreign    *foreign.Finder
 	Tamperings *Tamperings
 	// Writes tells whether the cache is behind what this process wrote.
@@ -60,6 +63,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 			r.Index.Release(req.String(), nil)
 			r.Books.forget(req.NamespacedName)
 			r.Writes.forget(req.NamespacedName)
+			r.Lookout.Forget(req.NamespacedName)
 			return ctrl.Result{}, nil
 		}
 		return ctrl.Result{}, err
@@ -99,6 +103,7 @@ func forgetRehearsal(inc *v1alpha1.Incident) {
 func (s *scope) run(ctx context.Context) error {
 	switch {
 	case !s.incident.Status.ReleasedAt.IsZero():
+		s.Lookout.Forget(client.ObjectKeyFromObject(s.incident))
 		s.keepBooks()
 		return inOrder(ctx, s.letGo, s.removeEvidence)
 	case !s.holds() && (s.closing() || !s.incident.DeletionTimestamp.IsZero()):

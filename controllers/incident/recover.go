@@ -8,9 +8,12 @@ import (
 	"slices"
 	"time"
 
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -22,7 +25,7 @@ import (
 
 // +kubebuilder:rbac:groups=containment.cofferdam.dev,resources=recoveryplans,verbs=get;list;watch
 
-// stepPoll is how often steps that wait for objects which are not watched are looked at.
+// stepPoll is how often steps that wait for what cannot be watched are looked at.
 const stepPoll = 2 * time.Second
 
 // choicePoll is how often a recovery that cannot begin looks again.
@@ -128,6 +131,8 @@ func (s *scope) runSteps(ctx context.Context) error {
 	}
 	rec.Steps = recovery.Intervene(rec.Plan, rec.Steps, s.incident.Spec.Interventions, s.now)
 	x := s.execution(rec)
+	reader := s.Lookout.Reader(client.ObjectKeyFromObject(s.incident), s.Client, seenAnyway)
+	x.Reader = reader
 	recovery.NoteApprovals(x)
 	recovery.NoteGone(x)
 	if ptr.Deref(s.incident.Spec.Recovery.Paused, false) {
@@ -148,11 +153,27 @@ func (s *scope) runSteps(ctx context.Context) error {
 		}
 		rec.Steps[i] = recovery.Advance(rec.Steps[i], step, outcome, s.now)
 		s.lookAgainAtDeadline(rec.Steps[i], step)
+		if outcome.Again > 0 {
+			s.lookAgainAfter(outcome.Again)
+		}
+	}
+	if !reader.Done() {
+		s.lookAgainAfter(stepPoll)
 	}
 	if recovery.Complete(rec.Steps) && s.next.RecoveredAt.IsZero() {
 		s.next.RecoveredAt = s.now
 	}
 	return errors.Join(failures...)
+}
+
+// seenAnyway says of which types every change brings a pass though no step asks for it, or which never change: the rules of a StorageClass do not.
+func seenAnyway(obj runtime.Object) bool {
+	switch obj.(type) {
+	case *corev1.Pod, *corev1.PodList, *networkingv1.NetworkPolicy, *networkingv1.NetworkPolicyList, *storagev1.StorageClass,
+		*admissionregistrationv1.ValidatingAdmissionPolicy, *admissionregistrationv1.ValidatingAdmissionPolicyBinding:
+		return true
+	}
+	return false
 }
 
 // rehearse runs every step as if those before it had succeeded, and leaves nothing behind but what it would have written.
@@ -170,10 +191,6 @@ func (s *scope) rehearse(ctx context.Context, rec *v1alpha1.RecoveryStatus) erro
 
 func (s *scope) lookAgainAtDeadline(status v1alpha1.StepStatus, step v1alpha1.RecoveryStep) {
 	if recovery.Settled(status.State) || status.State == v1alpha1.StepFailed || status.State == v1alpha1.StepUndone {
-		return
-	}
-	if step.Approve == nil {
-		s.lookAgainAfter(stepPoll)
 		return
 	}
 	if left := recovery.Deadline(status, step).Sub(s.now.Time); left >= 0 {

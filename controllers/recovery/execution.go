@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -21,6 +22,8 @@ type Outcome struct {
 	Done bool
 	// Failed says that the step has come to nothing, and that waiting does not help.
 	Failed bool
+	// Again is how soon the step is to be looked at again though nothing has changed that it has read; zero means never.
+	Again time.Duration
 	// Message says what was observed, or what the step waits for and what a person can do about it.
 	Message string
 }
@@ -40,11 +43,13 @@ func failed(format string, args ...any) Outcome {
 // each brings every one of a step's objects on, and waits for all of them. Where one has failed, the step has.
 func each[T any](objects []T, one func(T) (Outcome, error)) (Outcome, error) {
 	var ready, notYet, hopeless []string
+	var again time.Duration
 	for _, object := range objects {
 		out, err := one(object)
 		if err != nil {
 			return Outcome{}, err
 		}
+		again = sooner(again, out.Again)
 		switch {
 		case out.Done:
 			ready = append(ready, out.Message)
@@ -58,9 +63,23 @@ func each[T any](objects []T, one func(T) (Outcome, error)) (Outcome, error) {
 		return failed("%s", strings.Join(hopeless, "; ")), nil
 	}
 	if len(notYet) > 0 {
-		return waiting("waits: %s", strings.Join(notYet, "; ")), nil
+		return waiting("waits: %s", strings.Join(notYet, "; ")).after(again), nil
 	}
 	return done("%s", strings.Join(ready, "; ")), nil
+}
+
+// after is the outcome, with how soon it is looked at again.
+func (o Outcome) after(again time.Duration) Outcome {
+	o.Again = again
+	return o
+}
+
+// sooner is the shorter of two times, of which zero means never.
+func sooner(a, b time.Duration) time.Duration {
+	if a == 0 || b == 0 {
+		return a + b
+	}
+	return min(a, b)
 }
 
 // Writer performs a write, or in a dry run only notes it.
@@ -128,7 +147,7 @@ func Run(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep) (Outcome
 	if err != nil || gate.Done {
 		return out, err
 	}
-	return waiting("%s; its gate %s", out.Message, gate.Message), nil
+	return waiting("%s; its gate %s", out.Message, gate.Message).after(gate.Again), nil
 }
 
 // ChooseAll asks every step of the plan for its choices, in the order of the plan. It says why the plan cannot be executed now, or "".

@@ -29,7 +29,7 @@ func (release) Run(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep
 	}
 	end := status.ObservedSince.Add(time.Duration(step.Release.ObserveSeconds) * time.Second)
 	if x.Now.Before(new(metav1.NewTime(end))) {
-		return waiting("released, and observed until %s", end.UTC().Format(time.RFC3339)), nil
+		return waiting("released, and observed until %s", end.UTC().Format(time.RFC3339)).after(end.Sub(x.Now.Time)), nil
 	}
 	return done("released, and observed for %d seconds", step.Release.ObserveSeconds), nil
 }
@@ -49,7 +49,7 @@ func let(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep, status *
 		return healthy, err
 	}
 	status.ObservedSince = x.Now
-	return waiting("%s; what was released is observed now", out.Message), nil
+	return waiting("%s; what was released is observed now", out.Message).after(time.Second), nil
 }
 
 // onceMore reports whether the step has released something that relapsed.
