@@ -19,7 +19,7 @@ import (
 	"cofferdam.dev/cofferdam/api/v1alpha1"
 )
 
-// +kubebuilder:rbac:groups=argoproj.io,resources=rollouts,verbs=get;patch
+// +kubebuilder:rbac:groups=argoproj.io,resources=rollouts,verbs=get;list;watch;patch
 
 const (
 	rolloutAPI = "argoproj.io/v1alpha1"
