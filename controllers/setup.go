@@ -6,7 +6,9 @@ import (
 	"crypto/x509"
 	"fmt"
 
+	"github.com/google/go-containerregistry/pkg/authn"
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	"github.com/sigstore/sigstore-go/pkg/root"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
@@ -31,6 +33,7 @@ import (
 	"cofferdam.dev/cofferdam/controllers/evidence"
 	"cofferdam.dev/cofferdam/controllers/follow"
 	"cofferdam.dev/cofferdam/controllers/foreign"
+	"cofferdam.dev/cofferdam/controllers/image"
 	"cofferdam.dev/cofferdam/controllers/incident"
 	"cofferdam.dev/cofferdam/controllers/isolation"
 	"cofferdam.dev/cofferdam/controllers/lookout"
@@ -53,6 +56,9 @@ type Options struct {
 	KubeletCAs *x509.CertPool
 	// KubeletAddressTypes are the addresses by which kubelets are reached. Default the InternalIP, then the ExternalIP, then the host name of the node.
 	KubeletAddressTypes []corev1.NodeAddressType
+	// RegistryKeychain has the credentials for registries; nil for none. TrustedRoot is what keyless signatures of images are verified with; without it none is.
+	RegistryKeychain authn.Keychain
+	TrustedRoot      root.TrustedMaterial
 	// Client replaces the manager's client, for tests that fail or count writes.
 	Client client.Client
 	// Clock replaces the real clock.
@@ -152,6 +158,13 @@ func Setup(mgr ctrl.Manager, opts Options) error {
 	if err := mgr.Add(background); err != nil {
 		return fmt.Errorf("adding the background tasks: %w", err)
 	}
+	checker := &image.Checker{Keychain: opts.RegistryKeychain, Root: opts.TrustedRoot}
+	ofIncidents, ofPlans := image.NewInspector(checker, opts.Clock), image.NewInspector(checker, opts.Clock)
+	for _, inspector := range []*image.Inspector{ofIncidents, ofPlans} {
+		if err := mgr.Add(inspector); err != nil {
+			return fmt.Errorf("adding what looks at images: %w", err)
+		}
+	}
 	stores := &evidence.Stores{
 		Default: opts.EvidenceStore, Reader: mgr.GetAPIReader(), Namespace: opts.OperatorNamespace, Clock: opts.Clock, OpenStore: opts.OpenStore,
 	}
@@ -160,13 +173,13 @@ func Setup(mgr ctrl.Manager, opts Options) error {
 		Books: incident.NewBooks(stores, keys, background, opts.Clock), Background: background, Collectors: collectors(clients, logClients, opts),
 		Client: opts.Client, Live: mgr.GetAPIReader(), Cached: mgr.GetCache(), Recorder: mgr.GetEventRecorder("cofferdam"), Clock: opts.Clock,
 		Follower: follower, Index: index, Lookout: lookout.New(metadataClient, mgr.GetRESTMapper()), Tamperings: incident.NewTamperings(), Writes: incident.NewWrites(),
-		Foreign: &foreign.Finder{Discovery: disco, Clock: opts.Clock}, OperatorNamespace: opts.OperatorNamespace,
+		Images: ofIncidents, Foreign: &foreign.Finder{Discovery: disco, Clock: opts.Clock}, OperatorNamespace: opts.OperatorNamespace,
 	}
 	follower.Priority = incidents.PriorityOf
 	if err := incidents.SetupWithManager(ctx, mgr, opts.Controller); err != nil {
 		return fmt.Errorf("registering the Incident controller: %w", err)
 	}
-	plans := &recoveryplan.Reconciler{Client: opts.Client, Clock: opts.Clock}
+	plans := &recoveryplan.Reconciler{Client: opts.Client, Clock: opts.Clock, Images: ofPlans}
 	if err := plans.SetupWithManager(mgr, opts.Controller); err != nil {
 		return fmt.Errorf("registering the RecoveryPlan controller: %w", err)
 	}

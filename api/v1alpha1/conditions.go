@@ -138,6 +138,8 @@ const (
 	ReasonPaused = "Paused"
 	// ReasonPlanNotFound (False) says that the RecoveryPlan does not exist.
 	ReasonPlanNotFound = "PlanNotFound"
+	// ReasonImagesUnknown (False) says that what the plan asks to be known of its images could not be found out yet. On a RecoveryPlan Ready is Unknown then.
+	ReasonImagesUnknown = "ImagesUnknown"
 	// ReasonPlanInvalid (False) says that the RecoveryPlan cannot be executed; the message says why.
 	ReasonPlanInvalid = "PlanInvalid"
 	// ReasonWaitingForEvidence (False) says that nothing destructive starts before the evidence is settled.
@@ -176,6 +178,14 @@ const (
 	ReasonCyclicDependencies = "CyclicDependencies"
 	// ReasonUnsoundSteps (False) says that steps depend on what is not there, or release without an approval.
 	ReasonUnsoundSteps = "UnsoundSteps"
+	// ReasonInvalidVerification (False) says that spec.verification cannot be carried out as it is written, or not by this manager.
+	ReasonInvalidVerification = "InvalidVerification"
+	// ReasonImageMissing (False) says that a registry does not have an image of the plan under its digest.
+	ReasonImageMissing = "ImageMissing"
+	// ReasonImageUnverified (False) says that an image of the plan carries no signature of those that the plan asks for.
+	ReasonImageUnverified = "ImageUnverified"
+	// ReasonNoRevision (False) says that a workload whose images are to be chosen has no revision that gives them by digest.
+	ReasonNoRevision = "NoRevision"
 	// ReasonUnknownWorkload (False) says that a workload or container of the plan does not exist.
 	ReasonUnknownWorkload = "UnknownWorkload"
 	// ReasonInvalidExpression (False) says that a verify expression does not compile.

@@ -53,27 +53,6 @@ type ContainerImage struct {
 	Path string `json:"path,omitempty"`
 }
 
-// KnownGoodImages are the images that one workload may come back with.
-// +kubebuilder:validation:XValidation:rule="self.containers.all(c, has(c.path) == has(self.owner))",message="path says where an image stands in the owner: every container has one if an owner is given, and none if not"
-type KnownGoodImages struct {
-	// workload is the workload.
-	// +required
-	Workload WorkloadRef `json:"workload,omitempty,omitzero"`
-
-	// owner is the object that keeps the workload and would undo a change of it: the controller in its ownerReferences, or one above that, up to the topmost. The images are changed there, at the path of each container, and pods of
-	// the workload have to come to run them. The operator takes "get" and "patch" on its kind, in a ClusterRole labelled containment.cofferdam.dev/aggregate-to-recover=true.
-	// +optional
-	Owner WorkloadOwner `json:"owner,omitempty,omitzero"`
-
-	// containers are the known-good images by container. Containers that are not listed keep the image they have.
-	// +required
-	// +listType=map
-	// +listMapKey=name
-	// +kubebuilder:validation:MinItems=1
-	// +kubebuilder:validation:MaxItems=32
-	Containers []ContainerImage `json:"containers,omitempty"`
-}
-
 // BlockedReplacement says what happens when a quarantined pod holds the name that its replacement needs.
 // +kubebuilder:validation:Enum=DeletePod;Wait
 type BlockedReplacement string
@@ -339,6 +318,11 @@ type RecoveryPlanSpec struct {
 	// +kubebuilder:validation:MaxItems=32
 	// +kubebuilder:validation:XValidation:rule="self.all(i, self.exists_one(j, j.workload == i.workload))",message="a workload is listed twice in images"
 	Images []KnownGoodImages `json:"images,omitempty"`
+
+	// verification says what has to be known of the images of this plan before it is executed, those of jobs and checks included. It is found out in their registries when the recovery begins, before anything is
+	// changed; the recovery does not begin before, and status says what it waits for. The condition Ready of the plan tells it beforehand. If not set, nothing is asked of registries.
+	// +optional
+	Verification *ImageVerification `json:"verification,omitempty"`
 
 	// maxParallel is how many steps run at the same time, 1 to 50. Approve steps do not count. Default 8.
 	// +optional

@@ -9,6 +9,8 @@ import (
 	"os"
 	"runtime/debug"
 
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/sigstore/sigstore-go/pkg/root"
 	"go.uber.org/zap/zapcore"
 	_ "k8s.io/client-go/plugin/pkg/client/auth"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -22,9 +24,9 @@ import (
 )
 
 type options struct {
-	metricsAddress, probeAddress, operatorNamespace, evidenceStore, kubeletCAs string
-	leaderElect                                                                bool
-	workers                                                                    int
+	metricsAddress, probeAddress, operatorNamespace, evidenceStore, kubeletCAs, trustedRoot string
+	leaderElect                                                                             bool
+	workers                                                                                 int
 }
 
 // gcPercent lets garbage grow to half of what is in use where Go lets it grow to all of it: the operator waits for others most of the time, and memory is what it is short of.
@@ -41,6 +43,7 @@ func main() {
 	flag.StringVar(&o.evidenceStore, "evidence-store", "file:///var/lib/cofferdam/evidence",
 		"where evidence goes when the ContainmentPolicy names no store: file:///directory, s3://bucket?region=…, gs://bucket or azblob://container")
 	flag.StringVar(&o.kubeletCAs, "kubelet-ca-file", "", "PEM file with the certificates that vouch for kubelets; without it no container is checkpointed")
+	flag.StringVar(&o.trustedRoot, "sigstore-trusted-root", "", "trusted_root.json with the authorities that keyless signatures of images are verified with; without it none is verified. Nothing is downloaded")
 	flag.BoolVar(&o.leaderElect, "leader-elect", false, "let only one of several managers act")
 	flag.IntVar(&o.workers, "workers", 4, "Incidents that are worked on at once")
 	zapOptions := zap.Options{TimeEncoder: zapcore.ISO8601TimeEncoder}
@@ -84,10 +87,16 @@ func run(o options) error {
 	if err != nil {
 		return err
 	}
+	trusted, err := readTrustedRoot(o.trustedRoot)
+	if err != nil {
+		return err
+	}
 	err = controllers.Setup(mgr, controllers.Options{
 		OperatorNamespace: o.operatorNamespace,
 		EvidenceStore:     o.evidenceStore,
 		KubeletCAs:        cas,
+		RegistryKeychain:  registryKeychain(),
+		TrustedRoot:       trusted,
 		Controller:        controller.Options{MaxConcurrentReconciles: o.workers},
 	})
 	if err != nil {
@@ -100,6 +109,26 @@ func run(o options) error {
 		return fmt.Errorf("adding the readiness check: %w", err)
 	}
 	return mgr.Start(ctrl.SetupSignalHandler())
+}
+
+// registryKeychain has credentials only where somebody has put some for this very purpose: in config.json, as of a Secret of type kubernetes.io/dockerconfigjson, in the folder DOCKER_CONFIG.
+func registryKeychain() authn.Keychain {
+	if os.Getenv("DOCKER_CONFIG") == "" {
+		return nil
+	}
+	return authn.DefaultKeychain
+}
+
+// readTrustedRoot reads whom keyless signatures are verified with; no file means nobody.
+func readTrustedRoot(file string) (root.TrustedMaterial, error) {
+	if file == "" {
+		return nil, nil
+	}
+	trusted, err := root.NewTrustedRootFromPath(file)
+	if err != nil {
+		return nil, fmt.Errorf("reading --sigstore-trusted-root: %w", err)
+	}
+	return trusted, nil
 }
 
 // readCAs reads certificates from a PEM file; no file means none.

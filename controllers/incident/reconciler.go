@@ -20,6 +20,7 @@ import (
 	"cofferdam.dev/cofferdam/controllers/evidence"
 	"cofferdam.dev/cofferdam/controllers/follow"
 	"cofferdam.dev/cofferdam/controllers/foreign"
+	"cofferdam.dev/cofferdam/controllers/image"
 	"cofferdam.dev/cofferdam/controllers/isolation"
 	"cofferdam.dev/cofferdam/controllers/lookout"
 )
@@ -50,6 +51,8 @@ type Reconciler struct {
 	Books      *Books
 	Background *evidence.Background
 	Collectors []evidence.Collector
+	// Images finds out about the images of recovery plans.
+	Images *image.Inspector
 	// OperatorNamespace is where evidence and refusals are kept. No Incident can target it.
 	OperatorNamespace string
 }

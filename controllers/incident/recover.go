@@ -92,6 +92,10 @@ func (s *scope) beginRecovery(ctx context.Context) error {
 		s.planReason, s.planProblem = v1alpha1.ReasonPlanInvalid, fmt.Sprintf("RecoveryPlan %s: %s", key, why)
 		return nil
 	}
+	if why := recovery.CompromisedImage(plan.Spec, s.incident.Spec.CompromisedDigests); why != "" {
+		s.planReason, s.planProblem = v1alpha1.ReasonPlanInvalid, fmt.Sprintf("RecoveryPlan %s: %s", key, why)
+		return nil
+	}
 	x := s.execution(&v1alpha1.RecoveryStatus{Plan: plan.Spec})
 	choices, why, err := recovery.ChooseAll(ctx, x)
 	if err != nil {
@@ -102,10 +106,15 @@ func (s *scope) beginRecovery(ctx context.Context) error {
 		s.lookAgainAfter(choicePoll)
 		return nil
 	}
+	chosen := recovery.WithChosen(plan.Spec, choices)
+	images, verified := s.verifyImages(chosen)
+	if !verified {
+		return nil
+	}
 	s.next.Recovery = &v1alpha1.RecoveryStatus{
-		PlanName: plan.Name, PlanUID: string(plan.UID), Plan: plan.Spec, Choices: choices,
-		PlanDigest: approval.PlanDigest(s.incident, string(plan.UID), plan.Spec, choices),
-		Steps:      recovery.Begin(plan.Spec.Steps),
+		PlanName: plan.Name, PlanUID: string(plan.UID), Plan: chosen, Choices: choices, Images: images,
+		PlanDigest: approval.PlanDigest(s.incident, string(plan.UID), chosen, choices),
+		Steps:      recovery.Begin(chosen.Steps),
 	}
 	return nil
 }
@@ -115,6 +124,7 @@ func (s *scope) execution(rec *v1alpha1.RecoveryStatus) *recovery.Execution {
 	x := &recovery.Execution{
 		Reader: s.Client, Writer: s, Journal: s.journal, Incident: s.incident, Plan: rec.Plan, PlanDigest: rec.PlanDigest, Choices: rec.Choices, Now: s.now,
 		Pods: s.next.Pods, Evidence: s.next.Evidence, All: s.view.All, Release: s.releaseStep, Leaks: s.leaksOf, Others: s.others, Relapse: s.relapse,
+		Look: s.lookAtImages(rec.Plan), Verified: rec.Images,
 		GapsWaived: s.next.GapDigest != "" && s.evidenceWait == "",
 	}
 	if !s.dryRun() {

@@ -60,6 +60,7 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, opt
 		WatchesRawSource(r.Follower).
 		WatchesRawSource(r.Lookout).
 		WatchesRawSource(source.TypedChannel(r.Background.Wake, handler.TypedEnqueueRequestsFromMapFunc(r.woken))).
+		WatchesRawSource(source.TypedChannel(r.Images.Wake, handler.TypedEnqueueRequestsFromMapFunc(r.woken))).
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(r.concerned)).
 		Watches(&networkingv1.NetworkPolicy{}, handler.EnqueueRequestsFromMapFunc(r.creatorOf)).
 		Watches(&policyv1.PodDisruptionBudget{}, handler.EnqueueRequestsFromMapFunc(r.creatorOf)).

@@ -15,7 +15,7 @@ import (
 	"cofferdam.dev/cofferdam/api/v1alpha1"
 )
 
-func naming(claim string) corev1.PodTemplateSpec {
+func claiming(claim string) corev1.PodTemplateSpec {
 	return corev1.PodTemplateSpec{Spec: corev1.PodSpec{Volumes: []corev1.Volume{
 		{Name: "scratch"}, {Name: "data", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: claim}}},
 	}}}
@@ -30,11 +30,11 @@ func keptBy(kind, name string) metav1.OwnerReference {
 }
 
 func TestConsumers(t *testing.T) {
-	web := &appsv1.Deployment{ObjectMeta: named("web"), Spec: appsv1.DeploymentSpec{Template: naming("data")}}
+	web := &appsv1.Deployment{ObjectMeta: named("web"), Spec: appsv1.DeploymentSpec{Template: claiming("data")}}
 	set := func(name string) *appsv1.ReplicaSet {
-		return &appsv1.ReplicaSet{ObjectMeta: named(name, keptBy("Deployment", "web")), Spec: appsv1.ReplicaSetSpec{Template: naming("data")}}
+		return &appsv1.ReplicaSet{ObjectMeta: named(name, keptBy("Deployment", "web")), Spec: appsv1.ReplicaSetSpec{Template: claiming("data")}}
 	}
-	using := func(p *corev1.Pod) { p.Spec.Volumes = naming("data").Spec.Volumes }
+	using := func(p *corev1.Pod) { p.Spec.Volumes = claiming("data").Spec.Volumes }
 	held := heldPod("evidence")
 	using(held)
 	cases := map[string]struct {
@@ -44,24 +44,24 @@ func TestConsumers(t *testing.T) {
 		why     string
 	}{
 		"a Deployment, its pods, evidence, and what has ended": {
-			objects: []runtime.Object{web, set("rs-old"), &appsv1.Deployment{ObjectMeta: named("other"), Spec: appsv1.DeploymentSpec{Template: naming("log")}}, &batchv1.Job{
-				ObjectMeta: named("migration"), Spec: batchv1.JobSpec{Template: naming("data")}, Status: batchv1.JobStatus{Conditions: []batchv1.JobCondition{{Type: batchv1.JobComplete, Status: corev1.ConditionTrue}}},
+			objects: []runtime.Object{web, set("rs-old"), &appsv1.Deployment{ObjectMeta: named("other"), Spec: appsv1.DeploymentSpec{Template: claiming("log")}}, &batchv1.Job{
+				ObjectMeta: named("migration"), Spec: batchv1.JobSpec{Template: claiming("data")}, Status: batchv1.JobStatus{Conditions: []batchv1.JobCondition{{Type: batchv1.JobComplete, Status: corev1.ConditionTrue}}},
 			}},
 			pods: []*corev1.Pod{pod("a", "rs-old", "old", using), held, pod("ended", "", "", using, func(p *corev1.Pod) { p.Status.Phase = corev1.PodSucceeded })},
 			want: []string{"web"},
 		},
 		"a Deployment that an operator keeps": {
-			objects: []runtime.Object{&appsv1.Deployment{ObjectMeta: named("web", keptBy("Shop", "main")), Spec: appsv1.DeploymentSpec{Template: naming("data")}}},
+			objects: []runtime.Object{&appsv1.Deployment{ObjectMeta: named("web", keptBy("Shop", "main")), Spec: appsv1.DeploymentSpec{Template: claiming("data")}}},
 			why:     "Deployment web, which uses PersistentVolumeClaim data, is kept by Shop main (example.com/v1)",
 		},
 		"a StatefulSet that makes it, without replicas": {
 			objects: []runtime.Object{web, &appsv1.StatefulSet{ObjectMeta: named("a"), Spec: appsv1.StatefulSetSpec{VolumeClaimTemplates: []corev1.PersistentVolumeClaim{{ObjectMeta: named("data")}}}}},
 			want:    []string{"web"}, // the claim is "data", and the set's are "data-a-0"
 		},
-		"a CronJob":     {objects: []runtime.Object{&batchv1.CronJob{ObjectMeta: named("nightly"), Spec: batchv1.CronJobSpec{JobTemplate: batchv1.JobTemplateSpec{Spec: batchv1.JobSpec{Template: naming("data")}}}}}, why: "CronJob nightly uses"},
-		"a running Job": {objects: []runtime.Object{&batchv1.Job{ObjectMeta: named("import"), Spec: batchv1.JobSpec{Template: naming("data")}}}, why: "Job import uses"},
+		"a CronJob":     {objects: []runtime.Object{&batchv1.CronJob{ObjectMeta: named("nightly"), Spec: batchv1.CronJobSpec{JobTemplate: batchv1.JobTemplateSpec{Spec: batchv1.JobSpec{Template: claiming("data")}}}}}, why: "CronJob nightly uses"},
+		"a running Job": {objects: []runtime.Object{&batchv1.Job{ObjectMeta: named("import"), Spec: batchv1.JobSpec{Template: claiming("data")}}}, why: "Job import uses"},
 		"a ReplicaSet of something else": {
-			objects: []runtime.Object{&appsv1.ReplicaSet{ObjectMeta: named("canary", keptBy("Rollout", "web")), Spec: appsv1.ReplicaSetSpec{Template: naming("data")}}}, why: "ReplicaSet canary uses",
+			objects: []runtime.Object{&appsv1.ReplicaSet{ObjectMeta: named("canary", keptBy("Rollout", "web")), Spec: appsv1.ReplicaSetSpec{Template: claiming("data")}}}, why: "ReplicaSet canary uses",
 		},
 		"a bare pod": {objects: []runtime.Object{web}, pods: []*corev1.Pod{pod("shell", "", "", using, func(p *corev1.Pod) { p.OwnerReferences = nil })}, why: "Pod shell, which is of no Deployment"},
 	}

@@ -96,6 +96,9 @@ type Execution struct {
 	// Plan is the copy that is executed, and PlanDigest its digest.
 	Plan       v1alpha1.RecoveryPlanSpec
 	PlanDigest string
+	// Look tells of images what the plan asks to be known of them; nil where it asks for nothing. Verified is what was found out when the recovery began.
+	Look     LookAtImage
+	Verified []v1alpha1.VerifiedImage
 	// Steps are the status of the steps as this pass will write it, and Choices what was decided when the recovery began. Now is when the pass began.
 	Steps   []v1alpha1.StepStatus
 	Choices []v1alpha1.StepChoice
@@ -256,7 +259,7 @@ func RecoveredBy(inc *v1alpha1.Incident) target.Recovered {
 			return false
 		}
 		good := knownGood(inc.Status.Recovery.Plan, workload.Kind, workload.Name)
-		if good == nil || workload.Namespace != inc.Namespace || !imagesMatch(*good, spec) {
+		if good == nil || workload.Namespace != inc.Namespace || !imagesMatch(*good, spec) || CompromisedByNow(inc, workload) {
 			return false
 		}
 		return annotations[v1alpha1.RecoveredByAnnotation] == string(inc.UID) || good.Owner.Name != "" && allAnew(inc, workload, *good)
@@ -288,6 +291,9 @@ func knownGood(plan v1alpha1.RecoveryPlanSpec, kind, name string) *v1alpha1.Know
 }
 
 func imagesMatch(good v1alpha1.KnownGoodImages, spec *corev1.PodSpec) bool {
+	if len(good.Containers) == 0 {
+		return false // none were chosen yet
+	}
 	for _, want := range good.Containers {
 		if c := container(spec, want.Name); c == nil || c.Image != want.Image {
 			return false

@@ -348,7 +348,7 @@ func (r *recreation) marked(annotations map[string]string) map[string]string {
 func (r *recreation) judge() Outcome {
 	id := r.current.ref.Kind + " " + r.current.ref.Name
 	if p, ok := r.current.object.(*corev1.Pod); ok {
-		return judgePod(p, r.good, id)
+		return judgePod(r.x, p, r.good, id)
 	}
 	job, ok := r.current.object.(*batchv1.Job)
 	if !ok {
@@ -362,7 +362,7 @@ func (r *recreation) judge() Outcome {
 		if owner := metav1.GetControllerOf(p); owner == nil || owner.UID != job.UID {
 			continue
 		}
-		why := wrongImage(p, r.good)
+		why := wrongImage(r.x, p, r.good)
 		if why == "" && p.Status.Phase != corev1.PodSucceeded && p.Status.Phase != corev1.PodFailed && !isReady(p) {
 			why = "is not ready"
 		}
@@ -388,10 +388,10 @@ func (r *recreation) judge() Outcome {
 	return done("%s was created anew, and starts from the beginning: %d pods with the known-good digests", id, proven)
 }
 
-func judgePod(p *corev1.Pod, good v1alpha1.KnownGoodImages, id string) Outcome {
-	why := unproven(p, good)
+func judgePod(x *Execution, p *corev1.Pod, good v1alpha1.KnownGoodImages, id string) Outcome {
+	why := unproven(x, p, good)
 	if p.Status.Phase == corev1.PodSucceeded {
-		why = wrongImage(p, good)
+		why = wrongImage(x, p, good)
 	}
 	if why != "" {
 		return waiting("%s %s", id, why)

@@ -36,6 +36,9 @@ func (release) Run(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep
 
 // let releases, once what is watched is healthy, and begins to observe if the step says so. What is released once more after a relapse need not be healthy before: in quarantine it may not be able to.
 func let(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep, status *v1alpha1.StepStatus) (Outcome, error) {
+	if why := compromisedWave(x, step); why != "" {
+		return waiting("nothing is released: %s", why), nil
+	}
 	if !onceMore(x.Incident.Status.Recovery, step.Name) {
 		if out, err := watch(ctx, x, step); err != nil || !out.Done {
 			return out, err
@@ -67,6 +70,9 @@ func watch(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep) (Outco
 
 // relapse says why what was released has to be quarantined again, or "".
 func relapse(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep, since metav1.Time) (string, error) {
+	if why := compromisedWave(x, step); why != "" {
+		return why, nil
+	}
 	out, err := watch(ctx, x, step)
 	if err != nil {
 		return "", err

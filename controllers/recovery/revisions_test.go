@@ -12,36 +12,40 @@ import (
 	"cofferdam.dev/cofferdam/api/v1alpha1"
 )
 
-func revisionAt(name string, hour int, containers ...corev1.Container) revision {
-	return revision{
+func revisionAt(name string, hour int, containers ...corev1.Container) *revision {
+	return &revision{
 		ref: v1alpha1.ObjectRef{Kind: "ReplicaSet", Name: name, UID: "uid-" + name}, created: time.Date(2026, 1, 1, hour, 0, 0, 0, time.UTC),
-		template: &corev1.PodTemplateSpec{Spec: corev1.PodSpec{Containers: containers}},
+		template: corev1.PodTemplateSpec{Spec: corev1.PodSpec{Containers: containers}},
 	}
 }
 
-func TestNewestGood(t *testing.T) {
+func TestNewestWhole(t *testing.T) {
 	inc := incident(nil)
 	inc.Spec.SuspectedSince = metav1.NewTime(time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC))
 	inc.Status.Revisions = []v1alpha1.RevisionStatus{{ID: "uid-held"}}
 	clean, dirty := corev1.Container{Name: "main", Image: "elsewhere/web:1@" + goodDigest}, corev1.Container{Name: "main", Image: badImage}
 	cases := map[string]struct {
-		revisions []revision
+		revisions []*revision
 		want, why string
 	}{
-		"the newest that is old enough":   {revisions: []revision{revisionAt("a", 1, clean), revisionAt("b", 3, clean), revisionAt("late", 13, clean)}, want: "b"},
-		"of the same moment as suspected": {revisions: []revision{revisionAt("late", 12, clean)}, why: "late is of 2026-01-01T12:00:00Z, and only what is older"},
-		"another digest":                  {revisions: []revision{revisionAt("a", 1, clean), revisionAt("b", 3, dirty)}, want: "a"},
-		"only another digest":             {revisions: []revision{revisionAt("b", 3, dirty)}, why: "b runs registry/web:bad in container main"},
-		"one that is held":                {revisions: []revision{revisionAt("held", 3, clean)}, why: "held is compromised"},
-		"a container that is not listed":  {revisions: []revision{revisionAt("a", 1, clean, corev1.Container{Name: "proxy", Image: goodImage})}, why: "a has a container proxy, which spec.images does not list"},
-		"without one that is":             {revisions: []revision{revisionAt("a", 1)}, why: "a has no container main"},
+		"the newest that is old enough":   {revisions: []*revision{revisionAt("late", 13, clean), revisionAt("b", 3, clean), revisionAt("a", 1, clean)}, want: "b"},
+		"of the same moment as suspected": {revisions: []*revision{revisionAt("late", 12, clean)}, why: "late is of 2026-01-01T12:00:00Z, and only what is older"},
+		"another digest":                  {revisions: []*revision{revisionAt("b", 3, dirty), revisionAt("a", 1, clean)}, want: "a"},
+		"only another digest":             {revisions: []*revision{revisionAt("b", 3, dirty)}, why: "b runs registry/web:bad in container main"},
+		"one that is held":                {revisions: []*revision{revisionAt("held", 3, clean)}, why: "held is compromised"},
+		"a container that is not listed":  {revisions: []*revision{revisionAt("a", 1, clean, corev1.Container{Name: "proxy", Image: goodImage})}, why: "a has a container proxy, which spec.images does not list"},
+		"without one that is":             {revisions: []*revision{revisionAt("a", 1)}, why: "a has no container main"},
 		"none":                            {why: "none is kept"},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			got, why := newestGood(inc, tc.revisions, good("main"))
-			if got.ref.Name != tc.want || !strings.Contains(why, tc.why) || (tc.want == "") != (why != "") {
-				t.Errorf("newestGood() = %q, %q, want %q, %q", got.ref.Name, why, tc.want, tc.why)
+			got, why := newestWhole(inc, tc.revisions, good("main"))
+			name := ""
+			if got != nil {
+				name = got.ref.Name
+			}
+			if name != tc.want || !strings.Contains(why, tc.why) || (tc.want == "") != (why != "") {
+				t.Errorf("newestWhole() = %q, %q, want %q, %q", name, why, tc.want, tc.why)
 			}
 		})
 	}

@@ -1,6 +1,7 @@
 package recovery
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -62,6 +63,9 @@ func rollBack(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep, ref
 	good := knownGood(x.Plan, string(ref.Kind), ref.Name)
 	if good == nil {
 		return waiting("%s %s has no known-good images in the plan", ref.Kind, ref.Name), nil
+	}
+	if why := cmp.Or(compromisedGood(*good, x.Incident.Spec.CompromisedDigests), keepsCompromised(w, *good, x.Incident.Spec.CompromisedDigests)); why != "" {
+		return waiting("%s", why), nil
 	}
 	if good.Owner.Name != "" {
 		w.partition = 0 // what keeps the workload would put it back
@@ -162,7 +166,7 @@ func judge(x *Execution, w *workload, good v1alpha1.KnownGoodImages) Outcome {
 		case p.Labels[w.hashLabel] != w.hash:
 			old = append(old, p.Name)
 		default:
-			if why := unproven(p, good); why != "" {
+			if why := unproven(x, p, good); why != "" {
 				notReady = append(notReady, p.Name+" "+why)
 			} else {
 				proven++
@@ -184,27 +188,30 @@ func judge(x *Execution, w *workload, good v1alpha1.KnownGoodImages) Outcome {
 }
 
 // unproven says why a pod of the new revision does not count yet, or "".
-func unproven(pod *corev1.Pod, good v1alpha1.KnownGoodImages) string {
+func unproven(x *Execution, pod *corev1.Pod, good v1alpha1.KnownGoodImages) string {
 	if !pod.DeletionTimestamp.IsZero() {
 		return "is being deleted"
 	}
 	if !isReady(pod) {
 		return "is not ready"
 	}
-	return wrongImage(pod, good)
+	return wrongImage(x, pod, good)
 }
 
-// wrongImage says which container does not report its known-good digest, or "".
-func wrongImage(pod *corev1.Pod, good v1alpha1.KnownGoodImages) string {
+// wrongImage says which container does not report its known-good digest, or which one, listed or not, in the template or injected since, reports one that is known to be compromised; or "".
+func wrongImage(x *Execution, pod *corev1.Pod, good v1alpha1.KnownGoodImages) string {
 	statuses := slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses)
 	for _, want := range good.Containers {
 		i := slices.IndexFunc(statuses, func(s corev1.ContainerStatus) bool { return s.Name == want.Name })
 		if i < 0 {
 			return "reports no status of container " + want.Name
 		}
-		if got := digestOf(statuses[i].ImageID); got != digestOf(want.Image) {
+		if got := digestOf(statuses[i].ImageID); !slices.Contains(x.accepted(want.Image), got) || slices.Contains(x.Incident.Spec.CompromisedDigests, got) {
 			return fmt.Sprintf("reports digest %q for container %s, not %s", got, want.Name, digestOf(want.Image))
 		}
+	}
+	if name, digest := RunsCompromised(pod, x.Incident.Spec.CompromisedDigests); name != "" {
+		return fmt.Sprintf("reports the compromised digest %s for container %s", digest, name)
 	}
 	return ""
 }

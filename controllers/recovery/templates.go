@@ -29,6 +29,7 @@ func (restoreTemplates) Choose(ctx context.Context, x *Execution, step v1alpha1.
 		return nil, "spec.suspectedSince of the Incident is not set: without it no revision is known to be older than the incident; set it to the earliest time at which the targets may have been compromised", nil
 	}
 	var choices []v1alpha1.StepChoice
+	digests := x.Incident.Spec.CompromisedDigests
 	for _, ref := range step.RollBackImages.Workloads {
 		w, why, err := readWorkload(ctx, x.Reader, x.Incident.Namespace, ref)
 		if err != nil || w == nil {
@@ -38,21 +39,35 @@ func (restoreTemplates) Choose(ctx context.Context, x *Execution, step v1alpha1.
 		if good == nil {
 			return nil, fmt.Sprintf("%s %s has no known-good images in the plan", ref.Kind, ref.Name), nil
 		}
-		revisions, err := readRevisions(ctx, x.Reader, w)
+		if why := compromisedGood(*good, digests); why != "" {
+			return nil, why, nil
+		}
+		if good.Choose == v1alpha1.ImagesOfNewestRevision {
+			chosen, why, err := chooseImages(ctx, x, w)
+			if err != nil || why != "" {
+				return nil, why, err
+			}
+			good = &v1alpha1.KnownGoodImages{Workload: ref, Containers: listed(chosen.Images)}
+		}
+		revisions, err := history(ctx, x.Reader, w)
 		if err != nil {
 			return nil, "", err
 		}
-		r, why := newestGood(x.Incident, revisions, *good)
+		r, why := newestWhole(x.Incident, revisions, *good)
 		if why != "" {
 			return nil, fmt.Sprintf("%s %s: %s", ref.Kind, ref.Name, why), nil
 		}
-		choice, err := r.choice(step.Name, w, *good)
-		if err != nil {
-			return nil, "", err
-		}
-		choices = append(choices, choice)
+		choices = append(choices, r.choice(step.Name, w, *good))
 	}
 	return choices, "", nil
+}
+
+func listed(images []v1alpha1.ChosenImage) []v1alpha1.ContainerImage {
+	var out []v1alpha1.ContainerImage
+	for _, i := range images {
+		out = append(out, v1alpha1.ContainerImage{Name: i.Name, Image: i.Image})
+	}
+	return out
 }
 
 // changeTemplate is the patch that brings back the whole template that was chosen; it is empty when the workload has it.

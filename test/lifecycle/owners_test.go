@@ -46,7 +46,7 @@ var _ = Describe("What another controller keeps", Ordered, func() {
 			Expect(unstructured.SetNestedMap(rollout.Object, template, "spec", "template")).To(Succeed())
 		}
 		Expect(shop.Admin.Create(ctx, rollout)).To(Succeed())
-		simulate(ctx, func(ctx context.Context) { rollOut(ctx, shop, rollout.GetName()) })
+		simulate(ctx, func(ctx context.Context) { argo(ctx, shop, rollout.GetName()) })
 		Eventually(ctx, func() []corev1.Pod { return running(ctx, shop) }).WithTimeout(scenario.Patience).Should(HaveLen(2))
 
 		plan := builder.Plan(shop.Namespace, "rollout", builder.RollBack("back", v1alpha1.WorkloadRef{Kind: v1alpha1.RecoverableRollout, Name: "victim"}), builder.Approve("look"))
@@ -186,8 +186,8 @@ func readTemplate(ctx context.Context, shop *scenario.Shop, rollout *unstructure
 	return template, 0, err
 }
 
-// rollOut does what the controller of Argo Rollouts does, without steps: one ReplicaSet for each template, of which the present one has the replicas unless the Rollout is paused.
-func rollOut(ctx context.Context, shop *scenario.Shop, name string) {
+// argo does what the controller of Argo Rollouts does, without steps: one ReplicaSet for each template, of which the present one has the replicas unless the Rollout is paused.
+func argo(ctx context.Context, shop *scenario.Shop, name string) {
 	rollout := object(shop.Namespace, "argoproj.io/v1alpha1", "Rollout", name, nil)
 	if shop.Admin.Get(ctx, client.ObjectKeyFromObject(rollout), rollout) != nil {
 		return
