@@ -29,9 +29,20 @@ type WorkloadRef struct {
 	Name string `json:"name,omitempty"`
 }
 
+// ContainerPlace says where a container comes from.
+// +kubebuilder:validation:Enum=Template;Pods
+type ContainerPlace string
+
+const (
+	// InTemplate says that the container is in the pod template.
+	InTemplate ContainerPlace = "Template"
+	// InPods says that it is in the pods alone.
+	InPods ContainerPlace = "Pods"
+)
+
 // ContainerImage is the known-good image of one container.
 type ContainerImage struct {
-	// name is the name of the container or init container in the pod template.
+	// name is the name of the container or init container.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
@@ -44,6 +55,12 @@ type ContainerImage struct {
 	// +kubebuilder:validation:MaxLength=512
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[^@\\\\s]+@sha256:[a-f0-9]{64}$')",message="a known-good image is pinned by digest: repository@sha256:<64 hex digits>"
 	Image string `json:"image,omitempty"`
+
+	// foundIn is "Template" (default): the container or init container is in the pod template. Or "Pods": it is in none, because something at admission puts it into the pods; nothing about it is changed, but every pod has to have it,
+	// and to report the digest.
+	// +optional
+	// +default="Template"
+	FoundIn ContainerPlace `json:"foundIn,omitempty"`
 
 	// path is where the image stands in the owner of the workload, if one is given: a JSON pointer (RFC 6901) below /spec, to a string that is replaced, such as "/spec/containers/0/image".
 	// +optional

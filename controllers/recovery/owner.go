@@ -32,7 +32,7 @@ func changeOwner(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep, 
 		return fmt.Sprintf("%s %s is kept by %s %s, which gives no whole template back: use restore Images", w.ref.Kind, w.ref.Name, good.Owner.Kind, good.Owner.Name), nil
 	}
 	for _, want := range good.Containers {
-		if container(&w.template.Spec, want.Name) == nil {
+		if want.FoundIn != v1alpha1.InPods && container(&w.template.Spec, want.Name) == nil {
 			return fmt.Sprintf("%s %s has no container %s: correct the plan", w.ref.Kind, w.ref.Name, want.Name), nil
 		}
 	}
@@ -42,7 +42,9 @@ func changeOwner(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep, 
 	}
 	values := map[string]string{}
 	for _, c := range good.Containers {
-		values[c.Path] = c.Image
+		if c.FoundIn != v1alpha1.InPods {
+			values[c.Path] = c.Image
+		}
 	}
 	if why, err := setValues(ctx, x, step.Name, owner, values); err != nil || why != "" {
 		return why, err
@@ -227,7 +229,7 @@ func refOf(u *unstructured.Unstructured) v1alpha1.ObjectRef {
 func allAnew(inc *v1alpha1.Incident, workload v1alpha1.ObjectRef, good v1alpha1.KnownGoodImages) bool {
 	for _, r := range inc.Status.Revisions {
 		of := r.Workload.Kind == workload.Kind && r.Workload.Namespace == workload.Namespace && r.Workload.Name == workload.Name
-		if of && !slices.ContainsFunc(good.Containers, func(c v1alpha1.ContainerImage) bool { return !slices.Contains(r.Images, c.Image) }) {
+		if of && !slices.ContainsFunc(good.Containers, func(c v1alpha1.ContainerImage) bool { return c.FoundIn != v1alpha1.InPods && !slices.Contains(r.Images, c.Image) }) {
 			return false
 		}
 	}

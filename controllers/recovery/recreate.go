@@ -158,7 +158,7 @@ func jobEnded(job *batchv1.Job) bool {
 func (r *recreation) refusal() (string, error) {
 	id := r.current.ref.Kind + " " + r.current.ref.Name
 	for _, want := range r.good.Containers {
-		if container(&r.current.template.Spec, want.Name) == nil {
+		if want.FoundIn != v1alpha1.InPods && container(&r.current.template.Spec, want.Name) == nil {
 			return fmt.Sprintf("%s has no container %s: correct the plan", id, want.Name), nil
 		}
 	}

@@ -51,7 +51,7 @@ func (r *revision) unfitWhole(inc *v1alpha1.Incident, good v1alpha1.KnownGoodIma
 		}
 	}
 	for _, g := range good.Containers {
-		if container(&r.template.Spec, g.Name) == nil {
+		if g.FoundIn != v1alpha1.InPods && container(&r.template.Spec, g.Name) == nil {
 			return "has no container " + g.Name
 		}
 	}

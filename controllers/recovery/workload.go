@@ -211,8 +211,14 @@ func (w *workload) change(good v1alpha1.KnownGoodImages, incidentUID string) (pa
 	var changes []string
 	for _, want := range good.Containers {
 		c := container(&w.template.Spec, want.Name)
+		if want.FoundIn == v1alpha1.InPods {
+			if c != nil {
+				return nil, "", fmt.Sprintf("container %s is in the pod template of %s %s/%s, and not only in its pods: correct the plan", want.Name, w.ref.Kind, w.ref.Namespace, w.ref.Name)
+			}
+			continue
+		}
 		if c == nil {
-			return nil, "", fmt.Sprintf("%s %s/%s has no container %s: correct the plan", w.ref.Kind, w.ref.Namespace, w.ref.Name, want.Name)
+			return nil, "", fmt.Sprintf("%s %s/%s has no container %s: correct the plan; if it is injected into the pods, list it with foundIn: Pods", w.ref.Kind, w.ref.Namespace, w.ref.Name, want.Name)
 		}
 		list := "containers"
 		if isInit(&w.template.Spec, want.Name) {
