@@ -14,7 +14,7 @@ const (
 // KnownGoodImages are the images that one workload may come back with.
 // +kubebuilder:validation:XValidation:rule="(self.choose == 'NewestRevision') != has(self.containers)",message="known-good images are either listed in containers, or chosen with choose NewestRevision"
 // +kubebuilder:validation:XValidation:rule="self.choose != 'NewestRevision' || self.workload.kind in ['Deployment', 'StatefulSet', 'DaemonSet']",message="only Deployments, StatefulSets and DaemonSets have revisions to choose from: list the images in containers"
-// +kubebuilder:validation:XValidation:rule="has(self.containers) ? self.containers.all(c, has(c.path) == (has(self.owner) && c.foundIn != 'Pods')) : !has(self.owner)",message="path says where an image stands in the owner: every container of the template has one if an owner is given, and none if not"
+// +kubebuilder:validation:XValidation:rule="has(self.containers) ? self.containers.all(c, has(c.path) == (has(self.owner) && !(has(c.foundIn) && c.foundIn == 'Pods'))) : !has(self.owner)",message="path says where an image stands in the owner: every container of the template has one if an owner is given, and none if not"
 type KnownGoodImages struct {
 	// workload is the workload.
 	// +required

@@ -56,10 +56,9 @@ type ContainerImage struct {
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[^@\\\\s]+@sha256:[a-f0-9]{64}$')",message="a known-good image is pinned by digest: repository@sha256:<64 hex digits>"
 	Image string `json:"image,omitempty"`
 
-	// foundIn is "Template" (default): the container or init container is in the pod template. Or "Pods": it is in none, because something at admission puts it into the pods; nothing about it is changed, but every pod has to have it,
+	// foundIn is "Template", which not to set means as well: the container or init container is in the pod template. Or "Pods": it is in none, because something at admission puts it into the pods; nothing about it is changed, but every pod has to have it,
 	// and to report the digest.
 	// +optional
-	// +default="Template"
 	FoundIn ContainerPlace `json:"foundIn,omitempty"`
 
 	// path is where the image stands in the owner of the workload, if one is given: a JSON pointer (RFC 6901) below /spec, to a string that is replaced, such as "/spec/containers/0/image".

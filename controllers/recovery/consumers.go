@@ -118,7 +118,9 @@ func (w *workloads) consumers(claim string, pods map[string]*corev1.Pod) (deploy
 		deployments = append(deployments, user.ref)
 	}
 	for _, p := range pods {
-		uses := slices.ContainsFunc(p.Spec.Volumes, func(v corev1.Volume) bool { return v.PersistentVolumeClaim != nil && v.PersistentVolumeClaim.ClaimName == claim })
+		uses := slices.ContainsFunc(p.Spec.Volumes, func(v corev1.Volume) bool {
+			return v.PersistentVolumeClaim != nil && v.PersistentVolumeClaim.ClaimName == claim
+		})
 		if !uses || target.Ended(p) || evidencePod(p) {
 			continue
 		}

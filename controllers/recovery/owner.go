@@ -229,7 +229,9 @@ func refOf(u *unstructured.Unstructured) v1alpha1.ObjectRef {
 func allAnew(inc *v1alpha1.Incident, workload v1alpha1.ObjectRef, good v1alpha1.KnownGoodImages) bool {
 	for _, r := range inc.Status.Revisions {
 		of := r.Workload.Kind == workload.Kind && r.Workload.Namespace == workload.Namespace && r.Workload.Name == workload.Name
-		if of && !slices.ContainsFunc(good.Containers, func(c v1alpha1.ContainerImage) bool { return c.FoundIn != v1alpha1.InPods && !slices.Contains(r.Images, c.Image) }) {
+		if of && !slices.ContainsFunc(good.Containers, func(c v1alpha1.ContainerImage) bool {
+			return c.FoundIn != v1alpha1.InPods && !slices.Contains(r.Images, c.Image)
+		}) {
 			return false
 		}
 	}

@@ -1,6 +1,7 @@
 package recovery
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -161,6 +162,10 @@ func (r *recreation) refusal() (string, error) {
 		if want.FoundIn != v1alpha1.InPods && container(&r.current.template.Spec, want.Name) == nil {
 			return fmt.Sprintf("%s has no container %s: correct the plan", id, want.Name), nil
 		}
+	}
+	digests := r.x.Incident.Spec.CompromisedDigests
+	if why := cmp.Or(compromisedGood(r.good, digests), keepsCompromised(r.current, r.good, digests)); why != "" {
+		return why, nil
 	}
 	why, err := r.unsuitable(id)
 	if err != nil || why != "" {
