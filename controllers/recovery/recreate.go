@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 
 	batchv1 "k8s.io/api/batch/v1"
@@ -343,9 +344,7 @@ func (r *recreation) desired() client.Object {
 
 func (r *recreation) marked(annotations map[string]string) map[string]string {
 	out := map[string]string{v1alpha1.RecoveredByAnnotation: string(r.x.Incident.UID)}
-	for k, v := range kept(annotations) {
-		out[k] = v
-	}
+	maps.Copy(out, kept(annotations))
 	return out
 }
 

@@ -90,19 +90,24 @@ func rollBack(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep, ref
 		}
 		return applyChange(ctx, x, w, patch, detail)
 	}
+	return prove(ctx, x, step, w, *good)
+}
+
+// prove has the pods replaced of a workload whose template is right, and waits until they prove it.
+func prove(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep, w *workload, good v1alpha1.KnownGoodImages) (Outcome, error) {
 	x.Journal.Done(v1alpha1.ActionRollBackImages, w.changed())
 	if w.hashLabel == "" {
-		return done("%s %s has known-good images", ref.Kind, ref.Name), nil
+		return done("%s %s has known-good images", w.ref.Kind, w.ref.Name), nil
 	}
-	if err := unblock(ctx, x, w, blocked); err != nil {
+	if err := unblock(ctx, x, w, step.RollBackImages.BlockedReplacements); err != nil {
 		return Outcome{}, err
 	}
 	if step.RollBackImages.OldPods != v1alpha1.OldPodsWait {
 		if why, err := replaceOldPods(ctx, x, w); err != nil || why != "" {
-			return waiting("%s %s: %s", ref.Kind, ref.Name, why), err
+			return waiting("%s %s: %s", w.ref.Kind, w.ref.Name, why), err
 		}
 	}
-	out := judge(x, w, *good)
+	out := judge(x, w, good)
 	if !out.Done {
 		return out, nil
 	}

@@ -23,7 +23,7 @@ var _ = Describe("Restoring a volume by another claim", func() {
 	It("lets a quarantined pod keep its claim, and has the Deployment name the restored one once that has passed its check", func(ctx SpecContext) {
 		shop, before, since := openFiles(ctx)
 		evidence := podsOf(ctx, shop, scenario.Files)[0]
-		restore := changeClaim("restore", "stop")
+		restore := changeClaim("stop")
 		restore.RestoreVolumes.Check = v1alpha1.VolumeCheck{Image: builder.GoodImage}
 		back := builder.RollBack("back", filesRef)
 		back.DependsOn = []string{"restore"}
@@ -64,7 +64,7 @@ var _ = Describe("Restoring a volume by another claim", func() {
 	It("comes after a rollback without stopping anything, and is undone to the claim that was", func(ctx SpecContext) {
 		shop, before, since := openFiles(ctx)
 		_, old := claimWithVolume(ctx, shop, scenario.Files)
-		recoverFiles(ctx, shop, since, builder.RollBack("back", filesRef), changeClaim("restore", "back"), builder.Approve("look"))
+		recoverFiles(ctx, shop, since, builder.RollBack("back", filesRef), changeClaim("back"), builder.Approve("look"))
 		await(ctx, shop, "miner", "restored", stepIs("restore", v1alpha1.StepSucceeded))
 		restored, fresh := claimWithVolume(ctx, shop, claimOf(ctx, shop))
 		Expect(fresh.Spec.CSI.VolumeAttributes).To(HaveKeyWithValue(restoredFrom, handleOf(ctx, shop, before)))
@@ -95,7 +95,7 @@ var _ = Describe("Restoring a volume by another claim", func() {
 		other := builder.StatefulSet(shop.Namespace, "other", builder.GoodImage, 0)
 		other.Spec.Template.Spec.Volumes = filesVolume()
 		Expect(shop.Admin.Create(ctx, other)).To(Succeed())
-		recoverFiles(ctx, shop, since, changeClaim("restore"))
+		recoverFiles(ctx, shop, since, changeClaim())
 		inc := await(ctx, shop, "miner", "refusing the plan", scenario.HasReason(v1alpha1.ConditionRecovered, v1alpha1.ReasonPlanInvalid))
 		Expect(message(inc, v1alpha1.ConditionRecovered)).To(ContainSubstring("StatefulSet other uses PersistentVolumeClaim files: only Deployments can be made to name another claim"))
 		Expect(shop.Admin.Delete(ctx, other)).To(Succeed())
@@ -132,8 +132,8 @@ func openFiles(ctx context.Context) (*scenario.Shop, *snapshotv1.VolumeSnapshot,
 }
 
 // changeClaim is a step that has the Deployment name another claim.
-func changeClaim(name string, dependsOn ...string) v1alpha1.RecoveryStep {
-	step := builder.RestoreVolumes(name, dependsOn, scenario.Files)
+func changeClaim(dependsOn ...string) v1alpha1.RecoveryStep {
+	step := builder.RestoreVolumes("restore", dependsOn, scenario.Files)
 	step.RestoreVolumes.CutOver = v1alpha1.CutOverChangeClaim
 	return step
 }

@@ -98,7 +98,7 @@ var _ = Describe("Bringing a whole template back", func() {
 		back := builder.RollBack("back", filesRef)
 		back.DependsOn = []string{"restore"}
 		back.RollBackImages.Restore = v1alpha1.RestoredTemplate
-		recoverFiles(ctx, shop, since, builder.Scale("stop", scenario.Files, v1alpha1.ScaleToZero), changeClaim("restore", "stop"), back,
+		recoverFiles(ctx, shop, since, builder.Scale("stop", scenario.Files, v1alpha1.ScaleToZero), changeClaim("stop"), back,
 			builder.Scale("start", scenario.Files, v1alpha1.ScaleToOriginal, "back"), builder.Approve("look"))
 		await(ctx, shop, "miner", "started", stepIs("start", v1alpha1.StepSucceeded))
 		Expect(claimOf(ctx, shop)).To(HavePrefix("files-restored-"))
