@@ -264,6 +264,8 @@ func (x *Execution) Recorded(step string, object v1alpha1.ObjectRef) *v1alpha1.S
 // ActionFor returns the action of a step, or nil when the step has none that is known.
 func ActionFor(step v1alpha1.RecoveryStep) Action {
 	switch {
+	case step.RollBackImages != nil && step.RollBackImages.Restore == v1alpha1.RestoredTemplate:
+		return restoreTemplates{}
 	case step.RollBackImages != nil:
 		return rollBackImages{}
 	case step.RestoreVolumes != nil:
@@ -299,11 +301,14 @@ func BeginsByIntent(step v1alpha1.RecoveryStep) bool {
 // proves nothing, since whoever can edit a template can write it.
 func RecoveredBy(inc *v1alpha1.Incident) target.Recovered {
 	return func(workload v1alpha1.ObjectRef, annotations map[string]string, spec *corev1.PodSpec) bool {
-		if inc.Status.Recovery == nil || Relapsed(inc.Status.Recovery, workload) || annotations[v1alpha1.RecoveredByAnnotation] != string(inc.UID) {
+		if inc.Status.Recovery == nil || Relapsed(inc.Status.Recovery, workload) {
 			return false
 		}
 		good := knownGood(inc.Status.Recovery.Plan, workload.Kind, workload.Name)
-		return good != nil && workload.Namespace == inc.Namespace && imagesMatch(*good, spec) && !CompromisedByNow(inc, workload)
+		if good == nil || workload.Namespace != inc.Namespace || !imagesMatch(*good, spec) || CompromisedByNow(inc, workload) {
+			return false
+		}
+		return annotations[v1alpha1.RecoveredByAnnotation] == string(inc.UID) || good.Owner.Name != "" && allAnew(inc, workload, *good)
 	}
 }
 
@@ -336,6 +341,9 @@ func imagesMatch(good v1alpha1.KnownGoodImages, spec *corev1.PodSpec) bool {
 		return false // none were chosen yet
 	}
 	for _, want := range good.Containers {
+		if want.FoundIn == v1alpha1.InPods {
+			continue // no template has it, and pods tell its digest
+		}
 		if c := container(spec, want.Name); c == nil || c.Image != want.Image {
 			return false
 		}

@@ -145,6 +145,11 @@ func (x *Execution) quarantineAgain(step v1alpha1.RecoveryStep, why string) Outc
 			Workload: v1alpha1.ObjectRef{Kind: string(w.Kind), Namespace: x.Incident.Namespace, Name: w.Name}, Step: step.Name, At: x.Now, Why: why,
 		})
 	}
+	for _, w := range Wave(x.Plan, step) {
+		if createdAnew(w.Kind) {
+			why += fmt.Sprintf("; %s %s was created anew, and is no target of this Incident: declare another one for it", w.Kind, w.Name)
+		}
+	}
 	return failed("quarantined again: %s. Find out whether what came back is clean; if it is, have the step retried, which releases it once more; if not, declare another Incident with another plan", why)
 }
 

@@ -274,6 +274,33 @@ var creations = []creation{
 		accepted: Plan(shop, "p", checked(GoodImage), RestoreVolumes("unchecked", nil, "log-db-0")),
 	},
 	{
+		message:  "path says where an image stands in the owner",
+		refused:  planWithOwner(func(i *containmentv1alpha1.KnownGoodImages) { i.Containers[0].Path = "" }),
+		accepted: planWithOwner(func(*containmentv1alpha1.KnownGoodImages) {}),
+	},
+	{
+		message: "path says where an image stands in the owner",
+		refused: planWithOwner(func(i *containmentv1alpha1.KnownGoodImages) { i.Owner = containmentv1alpha1.WorkloadOwner{} }),
+		accepted: planWithOwner(func(i *containmentv1alpha1.KnownGoodImages) {
+			i.Containers = append(i.Containers, containmentv1alpha1.ContainerImage{Name: "proxy", Image: GoodImage, FoundIn: containmentv1alpha1.InPods})
+		}),
+	},
+	{
+		message:  "a path is a JSON pointer below /spec",
+		refused:  planWithOwner(func(i *containmentv1alpha1.KnownGoodImages) { i.Containers[0].Path = "/metadata/annotations/image" }),
+		accepted: planWithOwner(func(i *containmentv1alpha1.KnownGoodImages) { i.Containers[0].Path = "/spec/nodes/0/image~1name" }),
+	},
+	{
+		message:  "Secrets are neither read nor changed by Cofferdam",
+		refused:  planWithOwner(func(i *containmentv1alpha1.KnownGoodImages) { i.Owner.Kind = "Secret" }),
+		accepted: planWithOwner(func(i *containmentv1alpha1.KnownGoodImages) { i.Owner.Kind = "SealedSecret" }),
+	},
+	{
+		message:  "restore Template takes the revisions that only Deployments, StatefulSets and DaemonSets keep",
+		refused:  planWithImages(wholeTemplate("CronJob")),
+		accepted: planWithImages(wholeTemplate("DaemonSet"), RollBack("images", containmentv1alpha1.WorkloadRef{Kind: "DaemonSet", Name: "a"})),
+	},
+	{
 		message: "from names fewer people than are required",
 		refused: Plan(shop, "p", approveBy(2, "ann")), accepted: Plan(shop, "p", approveBy(2, "ann", "bob")),
 	},
@@ -378,6 +405,28 @@ func listing(mode containmentv1alpha1.RestartMode) func(*containmentv1alpha1.Rot
 	return func(r *containmentv1alpha1.RotateSecretsStep) {
 		r.Restart, r.Workloads = mode, []containmentv1alpha1.RestartedWorkload{{Kind: "Deployment", Name: "web"}}
 	}
+}
+
+func wholeTemplate(kind containmentv1alpha1.RecoverableKind) containmentv1alpha1.RecoveryStep {
+	step := RollBack("r", containmentv1alpha1.WorkloadRef{Kind: kind, Name: "a"})
+	step.RollBackImages.Restore = containmentv1alpha1.RestoredTemplate
+	return step
+}
+
+// planWithImages is a plan of steps that roll back the workload "a" of the first one's kind.
+func planWithImages(steps ...containmentv1alpha1.RecoveryStep) *containmentv1alpha1.RecoveryPlan {
+	plan := Plan(shop, "p", steps...)
+	plan.Spec.Images = []containmentv1alpha1.KnownGoodImages{KnownGood(steps[0].RollBackImages.Workloads[0].Kind, "a", "app", GoodImage)}
+	return plan
+}
+
+// planWithOwner is a plan that changes an image in what keeps the workload "a".
+func planWithOwner(change func(*containmentv1alpha1.KnownGoodImages)) *containmentv1alpha1.RecoveryPlan {
+	plan := planWithImages(RollBack("r", containmentv1alpha1.WorkloadRef{Kind: "Deployment", Name: "a"}))
+	plan.Spec.Images[0].Owner = containmentv1alpha1.WorkloadOwner{APIVersion: "example.com/v1", Kind: "Database", Name: "main"}
+	plan.Spec.Images[0].Containers[0].Path = "/spec/image"
+	change(&plan.Spec.Images[0])
+	return plan
 }
 
 func checked(image string) containmentv1alpha1.RecoveryStep {

@@ -321,10 +321,15 @@ var _ = Describe("A recovery plan", func() {
 			Expect(chief.Create(ctx, plan, client.DryRunAll)).To(Succeed())
 		}
 		Expect(author.Create(ctx, Plan(shop, "p", RestoreVolumes("a", nil, "data")), client.DryRunAll)).To(refusedWith("takes the permission to create and delete persistentvolumeclaims"))
-		Expect(storekeeper(ctx).Create(ctx, Plan(shop, "p", checked(GoodImage)), client.DryRunAll)).To(refusedWith("has a check takes the permission to create jobs.batch"))
+		keeper := storekeeper(ctx)
+		Expect(keeper.Create(ctx, Plan(shop, "p", checked(GoodImage)), client.DryRunAll)).To(refusedWith("has a check takes the permission to create jobs.batch"))
 		Expect(chief.Create(ctx, Plan(shop, "p", checked(GoodImage)), client.DryRunAll)).To(Succeed())
 		Expect(author.Create(ctx, Plan(shop, "p", PauseGitOps("g", []string{"argocd"}, nil)), client.DryRunAll)).To(refusedWith("takes the permission to patch applications.argoproj.io"))
 		Expect(author.Create(ctx, Plan(shop, "p", PauseGitOps("g", nil, []string{"flux-system"})), client.DryRunAll)).To(refusedWith("takes the permission to patch kustomizations.kustomize.toolkit.fluxcd.io"))
+		renaming := RestoreVolumes("a", nil, "data")
+		renaming.RestoreVolumes.CutOver = containmentv1alpha1.CutOverChangeClaim
+		Expect(keeper.Create(ctx, Plan(shop, "p", renaming), client.DryRunAll)).To(refusedWith("has cutOver ChangeClaim takes the permission to patch deployments.apps"))
+		Expect(chief.Create(ctx, Plan(shop, "p", renaming), client.DryRunAll)).To(Succeed())
 		steps[100].DependsOn = []string{"nobody"}
 		Expect(author.Create(ctx, Plan(shop, "p", steps...), client.DryRunAll)).To(refusedWith("step-100 depends on nobody"))
 	})

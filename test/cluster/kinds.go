@@ -11,15 +11,18 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// PolicyKind is a kind of another API, such as of a network policy.
+// PolicyKind is a kind of network policy of another API, or whatever else a cluster may serve.
 type PolicyKind struct {
 	Group, Version, Kind, Plural string
 	Scope                        apiextensionsv1.ResourceScope
 }
 
-// ClusterNetworkPolicy and CiliumNetworkPolicy are kinds that clusters serve whether anything implements them or not.
+// ClusterNetworkPolicy and CiliumNetworkPolicy are kinds that clusters serve whether anything implements them or not; Rollout is of Argo Rollouts, and Database of
+// an operator that there is none of.
 var (
 	ClusterNetworkPolicy = PolicyKind{"policy.networking.k8s.io", "v1alpha2", "ClusterNetworkPolicy", "clusternetworkpolicies", apiextensionsv1.ClusterScoped}
+	Rollout              = PolicyKind{"argoproj.io", "v1alpha1", "Rollout", "rollouts", apiextensionsv1.NamespaceScoped}
+	Database             = PolicyKind{"example.com", "v1", "Database", "databases", apiextensionsv1.NamespaceScoped}
 	CiliumNetworkPolicy  = PolicyKind{"cilium.io", "v2", "CiliumNetworkPolicy", "ciliumnetworkpolicies", apiextensionsv1.NamespaceScoped}
 )
 
