@@ -6,7 +6,9 @@ import (
 	"crypto/x509"
 	"fmt"
 
+	"github.com/google/go-containerregistry/pkg/authn"
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	"github.com/sigstore/sigstore-go/pkg/root"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
@@ -20,6 +22,7 @@ import (
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/kubernetes"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/metadata"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -30,8 +33,10 @@ import (
 	"cofferdam.dev/cofferdam/controllers/evidence"
 	"cofferdam.dev/cofferdam/controllers/follow"
 	"cofferdam.dev/cofferdam/controllers/foreign"
+	"cofferdam.dev/cofferdam/controllers/image"
 	"cofferdam.dev/cofferdam/controllers/incident"
 	"cofferdam.dev/cofferdam/controllers/isolation"
+	"cofferdam.dev/cofferdam/controllers/lookout"
 	"cofferdam.dev/cofferdam/controllers/outbound"
 	"cofferdam.dev/cofferdam/controllers/recoveryplan"
 	"cofferdam.dev/cofferdam/controllers/store"
@@ -54,6 +59,9 @@ type Options struct {
 	KubeletAddressTypes []corev1.NodeAddressType
 	// ProbeImage is the image of the pods that make the HTTP and TCP checks of plans: the operator's own. Without it such checks cannot be made.
 	ProbeImage string
+	// RegistryKeychain has the credentials for registries; nil for none. TrustedRoot is what keyless signatures of images are verified with; without it none is.
+	RegistryKeychain authn.Keychain
+	TrustedRoot      root.TrustedMaterial
 	// Client replaces the manager's client, for tests that fail or count writes.
 	Client client.Client
 	// Clock replaces the real clock.
@@ -139,6 +147,10 @@ func Setup(mgr ctrl.Manager, opts Options) error {
 	if err != nil {
 		return fmt.Errorf("preparing the clients for logs: %w", err)
 	}
+	metadataClient, err := metadata.NewForConfigAndClient(mgr.GetConfig(), mgr.GetHTTPClient())
+	if err != nil {
+		return fmt.Errorf("preparing the client for metadata: %w", err)
+	}
 	ctx := context.Background()
 	index := isolation.NewIndex()
 	follower := &follow.Follower{Cache: mgr.GetCache(), Discovery: disco, Index: index}
@@ -149,6 +161,13 @@ func Setup(mgr ctrl.Manager, opts Options) error {
 	if err := mgr.Add(background); err != nil {
 		return fmt.Errorf("adding the background tasks: %w", err)
 	}
+	checker := &image.Checker{Keychain: opts.RegistryKeychain, Root: opts.TrustedRoot}
+	ofIncidents, ofPlans := image.NewInspector(checker, opts.Clock), image.NewInspector(checker, opts.Clock)
+	for _, inspector := range []*image.Inspector{ofIncidents, ofPlans} {
+		if err := mgr.Add(inspector); err != nil {
+			return fmt.Errorf("adding what looks at images: %w", err)
+		}
+	}
 	stores := &evidence.Stores{
 		Default: opts.EvidenceStore, Reader: mgr.GetAPIReader(), Namespace: opts.OperatorNamespace, Clock: opts.Clock, OpenStore: opts.OpenStore,
 	}
@@ -156,15 +175,15 @@ func Setup(mgr ctrl.Manager, opts Options) error {
 	incidents := &incident.Reconciler{
 		Books: incident.NewBooks(stores, keys, background, opts.Clock), Background: background, Collectors: collectors(clients, logClients, opts),
 		Client: opts.Client, Live: mgr.GetAPIReader(), Cached: mgr.GetCache(), Recorder: mgr.GetEventRecorder("cofferdam"), Clock: opts.Clock,
-		Follower: follower, Index: index, Tamperings: incident.NewTamperings(), Writes: incident.NewWrites(),
-		Foreign: &foreign.Finder{Discovery: disco, Clock: opts.Clock}, OperatorNamespace: opts.OperatorNamespace,
+		Follower: follower, Index: index, Lookout: lookout.New(metadataClient, mgr.GetRESTMapper()), Tamperings: incident.NewTamperings(), Writes: incident.NewWrites(),
+		Images: ofIncidents, Foreign: &foreign.Finder{Discovery: disco, Clock: opts.Clock}, OperatorNamespace: opts.OperatorNamespace,
 		Outbound: &outbound.Caller{Reader: mgr.GetAPIReader(), Namespace: opts.OperatorNamespace}, ProbeImage: opts.ProbeImage,
 	}
 	follower.Priority = incidents.PriorityOf
 	if err := incidents.SetupWithManager(ctx, mgr, opts.Controller); err != nil {
 		return fmt.Errorf("registering the Incident controller: %w", err)
 	}
-	plans := &recoveryplan.Reconciler{Client: opts.Client, Clock: opts.Clock}
+	plans := &recoveryplan.Reconciler{Client: opts.Client, Clock: opts.Clock, Images: ofPlans}
 	if err := plans.SetupWithManager(mgr, opts.Controller); err != nil {
 		return fmt.Errorf("registering the RecoveryPlan controller: %w", err)
 	}

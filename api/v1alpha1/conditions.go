@@ -138,6 +138,8 @@ const (
 	ReasonPaused = "Paused"
 	// ReasonPlanNotFound (False) says that the RecoveryPlan does not exist.
 	ReasonPlanNotFound = "PlanNotFound"
+	// ReasonImagesUnknown (False) says that what the plan asks to be known of its images could not be found out yet. On a RecoveryPlan Ready is Unknown then.
+	ReasonImagesUnknown = "ImagesUnknown"
 	// ReasonPlanInvalid (False) says that the RecoveryPlan cannot be executed; the message says why.
 	ReasonPlanInvalid = "PlanInvalid"
 	// ReasonWaitingForEvidence (False) says that nothing destructive starts before the evidence is settled.
@@ -170,14 +172,33 @@ const (
 
 // Reasons of the Ready condition of a RecoveryPlan.
 const (
-	// ReasonPlanUsable (True) says that the steps are in order and every workload and container exists.
+	// ReasonPlanUsable (True) says that the steps are in order, every workload and container exists, every claim that is restored has a snapshot that is old enough, storage classes and drivers match, and the operator
+	// may do what the steps ask for.
 	ReasonPlanUsable = "Usable"
 	// ReasonCyclicDependencies (False) says that steps depend on one another in a circle; the message names it.
 	ReasonCyclicDependencies = "CyclicDependencies"
 	// ReasonUnsoundSteps (False) says that steps depend on what is not there, or release without an approval.
 	ReasonUnsoundSteps = "UnsoundSteps"
+	// ReasonInvalidVerification (False) says that spec.verification cannot be carried out as it is written, or not by this manager.
+	ReasonInvalidVerification = "InvalidVerification"
+	// ReasonImageMissing (False) says that a registry does not have an image of the plan under its digest.
+	ReasonImageMissing = "ImageMissing"
+	// ReasonImageUnverified (False) says that an image of the plan carries no signature of those that the plan asks for.
+	ReasonImageUnverified = "ImageUnverified"
+	// ReasonNoRevision (False) says that a workload whose images are to be chosen has no revision that gives them by digest.
+	ReasonNoRevision = "NoRevision"
 	// ReasonUnknownWorkload (False) says that a workload or container of the plan does not exist.
 	ReasonUnknownWorkload = "UnknownWorkload"
+	// ReasonUnknownKind (False) says that the cluster does not serve what a step looks at.
+	ReasonUnknownKind = "UnknownKind"
+	// ReasonMissingPermission (False) says what the operator would have to be allowed.
+	ReasonMissingPermission = "MissingPermission"
+	// ReasonNoUsableSnapshot (False) says that a claim has no snapshot that is old enough; the message says why none of those that it has would do.
+	ReasonNoUsableSnapshot = "NoUsableSnapshot"
+	// ReasonStorageMismatch (False) says that no volume could be made from the snapshots of a claim.
+	ReasonStorageMismatch = "StorageMismatch"
+	// ReasonNotExamined (Unknown) says what could not be read.
+	ReasonNotExamined = "NotExamined"
 	// ReasonInvalidExpression (False) says that a verify expression does not compile.
 	ReasonInvalidExpression = "InvalidExpression"
 )

@@ -1006,6 +1006,12 @@ type RecoveryStatus struct {
 	// +kubebuilder:validation:MaxItems=512
 	Choices []StepChoice `json:"choices,omitempty"`
 
+	// images are what was found out about the images of the plan when the recovery began, if the plan has spec.verification.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=64
+	Images []VerifiedImage `json:"images,omitempty"`
+
 	// relapses are the workloads that were quarantined again after they had been released.
 	// +optional
 	// +listType=atomic

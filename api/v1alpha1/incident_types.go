@@ -202,6 +202,7 @@ type RecoveryControl struct {
 // +kubebuilder:validation:XValidation:rule="self.goal == oldSelf.goal || oldSelf.goal == 'Contain' || self.goal == 'Close'",message="the goal never moves back: it goes from Contain to Recover to Close; declare another Incident instead"
 // +kubebuilder:validation:XValidation:rule="oldSelf.mode != 'Enforce' || self.mode == 'Enforce'",message="an Incident that is enforced never goes back to DryRun: set goal Close"
 // +kubebuilder:validation:XValidation:rule="oldSelf.mode != 'Enforce' || oldSelf.targets.all(t, self.targets.exists(u, u == t))",message="a target is never removed from an Incident that is enforced: release it by the recovery plan or close the Incident"
+// +kubebuilder:validation:XValidation:rule="oldSelf.mode != 'Enforce' || !has(oldSelf.compromisedDigests) || (has(self.compromisedDigests) && oldSelf.compromisedDigests.all(d, d in self.compromisedDigests))",message="a compromised digest is never removed from an Incident that is enforced: close the Incident"
 // +kubebuilder:validation:XValidation:rule="oldSelf.mode != 'Enforce' || (has(oldSelf.policyRef) == has(self.policyRef) && (!has(self.policyRef) || self.policyRef == oldSelf.policyRef))",message="policyRef cannot change once the Incident is enforced"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.detectedAt) || (has(self.detectedAt) && self.detectedAt == oldSelf.detectedAt)",message="detectedAt cannot change"
 // +kubebuilder:validation:XValidation:rule="has(oldSelf.declaredBy) == has(self.declaredBy) && (!has(self.declaredBy) || self.declaredBy == oldSelf.declaredBy)",message="declaredBy cannot change"
@@ -237,6 +238,16 @@ type IncidentSpec struct {
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=16
 	Targets []Target `json:"targets,omitempty"`
+
+	// compromisedDigests are the digests of images that are known to be compromised, "sha256:<64 hex digits>", as pods report them in imageID or name them in image. Until the Incident is closed, admission refuses in the
+	// Incident's namespace and in those of its targets whatever would start with one of them, and the recovery plan brings nothing back with one. An image that is given by tag alone names no digest and is
+	// not refused. Digests may be added at any time; they are never removed while the Incident is enforced.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MaxLength=71
+	// +kubebuilder:validation:items:Pattern=`^sha256:[a-f0-9]{64}$`
+	CompromisedDigests []string `json:"compromisedDigests,omitempty"`
 
 	// policyRef names the ContainmentPolicy that governs this Incident. If not set, the one whose appliesTo matches.
 	// +optional

@@ -38,21 +38,6 @@ type ContainerImage struct {
 	Image string `json:"image,omitempty"`
 }
 
-// KnownGoodImages are the images that one workload may come back with.
-type KnownGoodImages struct {
-	// workload is the workload.
-	// +required
-	Workload WorkloadRef `json:"workload,omitempty,omitzero"`
-
-	// containers are the known-good images by container. Containers that are not listed keep the image they have.
-	// +required
-	// +listType=map
-	// +listMapKey=name
-	// +kubebuilder:validation:MinItems=1
-	// +kubebuilder:validation:MaxItems=32
-	Containers []ContainerImage `json:"containers,omitempty"`
-}
-
 // BlockedReplacement says what happens when a quarantined pod holds the name that its replacement needs.
 // +kubebuilder:validation:Enum=DeletePod;Wait
 type BlockedReplacement string
@@ -271,6 +256,11 @@ type RecoveryPlanSpec struct {
 	// +kubebuilder:validation:XValidation:rule="self.all(i, self.exists_one(j, j.workload == i.workload))",message="a workload is listed twice in images"
 	Images []KnownGoodImages `json:"images,omitempty"`
 
+	// verification says what has to be known of the images of this plan before it is executed, those of jobs and checks included. It is found out in their registries when the recovery begins, before anything is
+	// changed; the recovery does not begin before, and status says what it waits for. The condition Ready of the plan tells it beforehand. If not set, nothing is asked of registries.
+	// +optional
+	Verification *ImageVerification `json:"verification,omitempty"`
+
 	// maxParallel is how many steps run at the same time, 1 to 50. Approve steps do not count. Default 8.
 	// +optional
 	// +default=8
@@ -291,8 +281,8 @@ type RecoveryPlanSpec struct {
 // RecoveryPlanStatus says whether the plan would work today.
 // +kubebuilder:validation:MinProperties=1
 type RecoveryPlanStatus struct {
-	// conditions of the plan. "Ready" is True when the steps are in order, every workload and container exists and every expression
-	// compiles.
+	// conditions of the plan. "Ready" is True when the steps are in order, every expression compiles, every workload and container exists, every claim that is restored has a snapshot that is old enough (see dwellSeconds),
+	// classes and drivers match, and the operator may do what the steps ask for. It is looked at again every five minutes. What cannot be found out is Unknown.
 	// +optional
 	// +listType=map
 	// +listMapKey=type

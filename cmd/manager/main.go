@@ -10,6 +10,8 @@ import (
 	"os"
 	"runtime/debug"
 
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/sigstore/sigstore-go/pkg/root"
 	"go.uber.org/zap/zapcore"
 	_ "k8s.io/client-go/plugin/pkg/client/auth"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -23,9 +25,9 @@ import (
 )
 
 type options struct {
-	metricsAddress, probeAddress, operatorNamespace, evidenceStore, kubeletCAs, probeImage string
-	leaderElect                                                                            bool
-	workers                                                                                int
+	metricsAddress, probeAddress, operatorNamespace, evidenceStore, kubeletCAs, trustedRoot, probeImage string
+	leaderElect                                                                                         bool
+	workers                                                                                             int
 }
 
 // gcPercent lets garbage grow to half of what is in use where Go lets it grow to all of it: the operator waits for others most of the time, and memory is what it is short of.
@@ -46,6 +48,7 @@ func main() {
 		"where evidence goes when the ContainmentPolicy names no store: file:///directory, s3://bucket?region=…, gs://bucket or azblob://container")
 	flag.StringVar(&o.kubeletCAs, "kubelet-ca-file", "", "PEM file with the certificates that vouch for kubelets; without it no container is checkpointed")
 	flag.StringVar(&o.probeImage, "probe-image", "", "image of the pods that make the HTTP and TCP checks of plans; without it the operator's own, as its Pod $POD_NAME says")
+	flag.StringVar(&o.trustedRoot, "sigstore-trusted-root", "", "trusted_root.json with the authorities that keyless signatures of images are verified with; without it none is verified. Nothing is downloaded")
 	flag.BoolVar(&o.leaderElect, "leader-elect", false, "let only one of several managers act")
 	flag.IntVar(&o.workers, "workers", 4, "Incidents that are worked on at once")
 	zapOptions := zap.Options{TimeEncoder: zapcore.ISO8601TimeEncoder}
@@ -92,11 +95,17 @@ func run(o options) error {
 	if o.probeImage == "" {
 		o.probeImage = ownImage(context.Background(), mgr.GetAPIReader(), o.operatorNamespace)
 	}
+	trusted, err := readTrustedRoot(o.trustedRoot)
+	if err != nil {
+		return err
+	}
 	err = controllers.Setup(mgr, controllers.Options{
 		ProbeImage:        o.probeImage,
 		OperatorNamespace: o.operatorNamespace,
 		EvidenceStore:     o.evidenceStore,
 		KubeletCAs:        cas,
+		RegistryKeychain:  registryKeychain(),
+		TrustedRoot:       trusted,
 		Controller:        controller.Options{MaxConcurrentReconciles: o.workers},
 	})
 	if err != nil {
@@ -109,6 +118,26 @@ func run(o options) error {
 		return fmt.Errorf("adding the readiness check: %w", err)
 	}
 	return mgr.Start(ctrl.SetupSignalHandler())
+}
+
+// registryKeychain has credentials only where somebody has put some for this very purpose: in config.json, as of a Secret of type kubernetes.io/dockerconfigjson, in the folder DOCKER_CONFIG.
+func registryKeychain() authn.Keychain {
+	if os.Getenv("DOCKER_CONFIG") == "" {
+		return nil
+	}
+	return authn.DefaultKeychain
+}
+
+// readTrustedRoot reads whom keyless signatures are verified with; no file means nobody.
+func readTrustedRoot(file string) (root.TrustedMaterial, error) {
+	if file == "" {
+		return nil, nil
+	}
+	trusted, err := root.NewTrustedRootFromPath(file)
+	if err != nil {
+		return nil, fmt.Errorf("reading --sigstore-trusted-root: %w", err)
+	}
+	return trusted, nil
 }
 
 // readCAs reads certificates from a PEM file; no file means none.

@@ -85,7 +85,11 @@ func (s *scope) contained() metav1.Condition {
 	case s.problem != nil:
 		return no(v1alpha1.ReasonNotAccepted, "not every target is contained: %s", s.problem.Message)
 	}
-	return s.judged(no)
+	c := s.judged(no)
+	if why := s.runningCompromised(); why != "" {
+		c.Message += "; " + why
+	}
+	return c
 }
 
 // judged sums up the verdicts: the worst one decides, and names the first pod that has it.

@@ -87,7 +87,7 @@ func claimsOf(pod *corev1.Pod) []string {
 // recovered reports whether the recovery plan has already brought the workload back. What is rolled out after that is the application team's own.
 func (s *scope) recovered(workload v1alpha1.ObjectRef) bool {
 	rec := s.incident.Status.Recovery
-	if rec == nil || recovery.Relapsed(rec, workload) {
+	if rec == nil || recovery.Relapsed(rec, workload) || recovery.CompromisedByNow(s.incident, workload) {
 		return false
 	}
 	for i, step := range rec.Plan.Steps {
@@ -325,19 +325,6 @@ func (s *scope) patchFinalizer(ctx context.Context, action v1alpha1.Action, why 
 		s.journal.Done(action, s.incidentRef())
 		return nil
 	})
-}
-
-// ensureRefusals keeps the list of refused revisions, in the operator's namespace, as it should be.
-func (s *scope) ensureRefusals(ctx context.Context) error {
-	want := measure.Refusals(s.incident, s.OperatorNamespace, s.next.Revisions, s.policy.Isolation.Replacements)
-	if want == nil && !slices.ContainsFunc(s.next.Revisions, func(r v1alpha1.RevisionStatus) bool { return r.State != v1alpha1.RevisionHeld }) {
-		s.refusalsInForce = true
-		return nil // nothing is refused, and nothing was released that could have been
-	}
-	key := client.ObjectKey{Namespace: s.OperatorNamespace, Name: measure.RefusalsName(s.incident)}
-	var err error
-	s.refusalsInForce, err = s.ensureList(ctx, key, want, "refuse at admission what may not start")
-	return err
 }
 
 // ensureList keeps a list that admission reads as it should be; want is nil when there should be none. It reports whether it is.

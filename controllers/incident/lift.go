@@ -79,8 +79,8 @@ func (s *scope) closeSteps(ctx context.Context) (waiting string, err error) {
 			return waiting, err
 		}
 	}
-	if !s.refusalsInForce || measure.Refusals(s.incident, s.OperatorNamespace, s.incident.Status.Revisions, s.policy.Isolation.Replacements) != nil {
-		return "waits until the list of refused revisions is removed", nil
+	if waiting := s.liftRefusals(); waiting != "" {
+		return waiting, nil
 	}
 	if !s.heldInForce || s.listed {
 		s.lookAgainAfter(retryChanged)

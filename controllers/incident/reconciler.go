@@ -20,7 +20,9 @@ import (
 	"cofferdam.dev/cofferdam/controllers/evidence"
 	"cofferdam.dev/cofferdam/controllers/follow"
 	"cofferdam.dev/cofferdam/controllers/foreign"
+	"cofferdam.dev/cofferdam/controllers/image"
 	"cofferdam.dev/cofferdam/controllers/isolation"
+	"cofferdam.dev/cofferdam/controllers/lookout"
 	"cofferdam.dev/cofferdam/controllers/outbound"
 )
 
@@ -38,8 +40,10 @@ type Reconciler struct {
 	Recorder events.EventRecorder
 	Clock    clock.PassiveClock
 	// Follower keeps the Index in step with the cluster; the Index answers what can still reach a pod.
-	Follower   *follow.Follower
-	Index      *isolation.Index
+	Follower *follow.Follower
+	Index    *isolation.Index
+	// Lookout brings a pass when something changes that a step of a recovery waits for.
+	Lookout    *lookout.Lookout
 	Foreign    *foreign.Finder
 	Tamperings *Tamperings
 	// Writes tells whether the cache is behind what this process wrote.
@@ -48,6 +52,8 @@ type Reconciler struct {
 	Books      *Books
 	Background *evidence.Background
 	Collectors []evidence.Collector
+	// Images finds out about the images of recovery plans.
+	Images *image.Inspector
 	// OperatorNamespace is where evidence and refusals are kept. No Incident can target it.
 	OperatorNamespace string
 	// Outbound calls the services that standing orders name, and ProbeImage is the image of probe pods; without it there are none.
@@ -64,6 +70,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 			r.Index.Release(req.String(), nil)
 			r.Books.forget(req.NamespacedName)
 			r.Writes.forget(req.NamespacedName)
+			r.Lookout.Forget(req.NamespacedName)
 			return ctrl.Result{}, nil
 		}
 		return ctrl.Result{}, err
@@ -103,6 +110,7 @@ func forgetRehearsal(inc *v1alpha1.Incident) {
 func (s *scope) run(ctx context.Context) error {
 	switch {
 	case !s.incident.Status.ReleasedAt.IsZero():
+		s.Lookout.Forget(client.ObjectKeyFromObject(s.incident))
 		s.keepBooks()
 		return inOrder(ctx, s.letGo, s.removeEvidence)
 	case !s.holds() && (s.closing() || !s.incident.DeletionTimestamp.IsZero()):

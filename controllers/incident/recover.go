@@ -8,9 +8,12 @@ import (
 	"slices"
 	"time"
 
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -22,7 +25,7 @@ import (
 
 // +kubebuilder:rbac:groups=containment.cofferdam.dev,resources=recoveryplans,verbs=get;list;watch
 
-// stepPoll is how often steps that wait for objects which are not watched are looked at.
+// stepPoll is how often steps that wait for what cannot be watched are looked at.
 const stepPoll = 2 * time.Second
 
 // choicePoll is how often a recovery that cannot begin looks again.
@@ -89,6 +92,10 @@ func (s *scope) beginRecovery(ctx context.Context) error {
 		s.planReason, s.planProblem = v1alpha1.ReasonPlanInvalid, fmt.Sprintf("RecoveryPlan %s: %s", key, why)
 		return nil
 	}
+	if why := recovery.CompromisedImage(plan.Spec, s.incident.Spec.CompromisedDigests); why != "" {
+		s.planReason, s.planProblem = v1alpha1.ReasonPlanInvalid, fmt.Sprintf("RecoveryPlan %s: %s", key, why)
+		return nil
+	}
 	x := s.execution(&v1alpha1.RecoveryStatus{Plan: plan.Spec})
 	choices, why, err := recovery.ChooseAll(ctx, x)
 	if err != nil {
@@ -99,10 +106,15 @@ func (s *scope) beginRecovery(ctx context.Context) error {
 		s.lookAgainAfter(choicePoll)
 		return nil
 	}
+	chosen := recovery.WithChosen(plan.Spec, choices)
+	images, verified := s.verifyImages(chosen)
+	if !verified {
+		return nil
+	}
 	s.next.Recovery = &v1alpha1.RecoveryStatus{
-		PlanName: plan.Name, PlanUID: string(plan.UID), Plan: plan.Spec, Choices: choices,
-		PlanDigest: approval.PlanDigest(s.incident, string(plan.UID), plan.Spec, choices),
-		Steps:      recovery.Begin(plan.Spec.Steps),
+		PlanName: plan.Name, PlanUID: string(plan.UID), Plan: chosen, Choices: choices, Images: images,
+		PlanDigest: approval.PlanDigest(s.incident, string(plan.UID), chosen, choices),
+		Steps:      recovery.Begin(chosen.Steps),
 	}
 	return nil
 }
@@ -112,6 +124,7 @@ func (s *scope) execution(rec *v1alpha1.RecoveryStatus) *recovery.Execution {
 	x := &recovery.Execution{
 		Reader: s.Client, Writer: s, Journal: s.journal, Incident: s.incident, Plan: rec.Plan, PlanDigest: rec.PlanDigest, Choices: rec.Choices, Now: s.now,
 		Pods: s.next.Pods, Evidence: s.next.Evidence, All: s.view.All, Release: s.releaseStep, Leaks: s.leaksOf, Others: s.others, Relapse: s.relapse,
+		Look: s.lookAtImages(rec.Plan), Verified: rec.Images,
 		GapsWaived: s.next.GapDigest != "" && s.evidenceWait == "",
 	}
 	x.Outbound, x.ProbeImage, x.DryRun = s.Outbound, s.ProbeImage, client.NewDryRunClient(s.Client)
@@ -132,17 +145,34 @@ func (s *scope) runSteps(ctx context.Context) error {
 	}
 	rec.Steps = recovery.Intervene(rec.Plan, rec.Steps, s.incident.Spec.Interventions, s.now)
 	x := s.execution(rec)
+	reader := s.Lookout.Reader(client.ObjectKeyFromObject(s.incident), s.Client, seenAnyway)
+	x.Reader = reader
 	recovery.NoteApprovals(x)
 	recovery.NoteGone(x)
 	if ptr.Deref(s.incident.Spec.Recovery.Paused, false) {
 		s.planReason, s.planProblem = v1alpha1.ReasonPaused, cmp.Or(s.incident.Spec.Recovery.Reason, "spec.recovery.paused is true")
 		return nil
 	}
-	var failures []error
 	runnable := recovery.Runnable(rec.Plan, rec.Steps)
 	if s.finishing() {
 		runnable = recovery.Exchangers(rec.Plan, rec.Steps)
 	}
+	failures := s.runThese(ctx, x, runnable)
+	if !s.finishing() {
+		failures = append(failures, s.runNext(ctx, x, runnable)...)
+	}
+	if !reader.Done() {
+		s.lookAgainAfter(stepPoll)
+	}
+	if recovery.Complete(rec.Steps) && s.next.RecoveredAt.IsZero() {
+		s.next.RecoveredAt = s.now
+	}
+	return errors.Join(failures...)
+}
+
+// runThese runs steps, and notes in rec what has come of them.
+func (s *scope) runThese(ctx context.Context, x *recovery.Execution, runnable []int) (failures []error) {
+	rec := s.next.Recovery
 	for _, i := range runnable {
 		step := rec.Plan.Steps[i]
 		outcome, err := recovery.Run(ctx, x, step)
@@ -152,11 +182,47 @@ func (s *scope) runSteps(ctx context.Context) error {
 		}
 		rec.Steps[i] = recovery.Advance(rec.Steps[i], step, outcome, s.now)
 		s.lookAgainAtDeadline(rec.Steps[i], step)
+		if outcome.Again > 0 {
+			s.lookAgainAfter(outcome.Again)
+		}
 	}
-	if recovery.Complete(rec.Steps) && s.next.RecoveredAt.IsZero() {
-		s.next.RecoveredAt = s.now
+	return failures
+}
+
+// runNext begins, in the pass in which steps have succeeded, those that waited for them. They write nothing but their intents: that what they depend on has come true is not durable yet.
+func (s *scope) runNext(ctx context.Context, x *recovery.Execution, ran []int) (failures []error) {
+	rec := s.next.Recovery
+	x.Writer = postponed{}
+	for {
+		var next []int
+		for _, i := range recovery.Runnable(rec.Plan, rec.Steps) {
+			if !slices.Contains(ran, i) && recovery.BeginsByIntent(rec.Plan.Steps[i]) {
+				next = append(next, i)
+			}
+		}
+		if len(next) == 0 {
+			return failures
+		}
+		failures = append(failures, s.runThese(ctx, x, next)...)
+		ran = append(ran, next...)
 	}
-	return errors.Join(failures...)
+}
+
+// postponed leaves every write to the next pass.
+type postponed struct{}
+
+func (postponed) Write(context.Context, v1alpha1.PlannedAction, func(context.Context, client.Client) error) error {
+	return nil
+}
+
+// seenAnyway says of which types every change brings a pass though no step asks for it, or which never change: the rules of a StorageClass do not.
+func seenAnyway(obj runtime.Object) bool {
+	switch obj.(type) {
+	case *corev1.Pod, *corev1.PodList, *networkingv1.NetworkPolicy, *networkingv1.NetworkPolicyList, *storagev1.StorageClass,
+		*admissionregistrationv1.ValidatingAdmissionPolicy, *admissionregistrationv1.ValidatingAdmissionPolicyBinding:
+		return true
+	}
+	return false
 }
 
 // rehearse runs every step as if those before it had succeeded, and leaves nothing behind but what it would have written.
@@ -174,10 +240,6 @@ func (s *scope) rehearse(ctx context.Context, rec *v1alpha1.RecoveryStatus) erro
 
 func (s *scope) lookAgainAtDeadline(status v1alpha1.StepStatus, step v1alpha1.RecoveryStep) {
 	if recovery.Settled(status.State) || status.State == v1alpha1.StepFailed || status.State == v1alpha1.StepUndone {
-		return
-	}
-	if step.Approve == nil {
-		s.lookAgainAfter(stepPoll)
 		return
 	}
 	if left := recovery.Deadline(status, step).Sub(s.now.Time); left >= 0 {

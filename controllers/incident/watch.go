@@ -56,8 +56,11 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, opt
 		Named("incident").
 		WithOptions(opts).
 		Watches(&v1alpha1.Incident{}, bySeverity{}).
+		Watches(&v1alpha1.Incident{}, handler.EnqueueRequestsFromMapFunc(r.observing)).
 		WatchesRawSource(r.Follower).
+		WatchesRawSource(r.Lookout).
 		WatchesRawSource(source.TypedChannel(r.Background.Wake, handler.TypedEnqueueRequestsFromMapFunc(r.woken))).
+		WatchesRawSource(source.TypedChannel(r.Images.Wake, handler.TypedEnqueueRequestsFromMapFunc(r.woken))).
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(r.concerned)).
 		Watches(&networkingv1.NetworkPolicy{}, handler.EnqueueRequestsFromMapFunc(r.creatorOf)).
 		Watches(&policyv1.PodDisruptionBudget{}, handler.EnqueueRequestsFromMapFunc(r.creatorOf)).
@@ -125,6 +128,15 @@ func (r *Reconciler) creatorOf(ctx context.Context, obj client.Object) []reconci
 		return nil
 	}
 	return r.openIncidents(ctx, func(*v1alpha1.Incident) bool { return true }, client.MatchingFields{byUID: uid})
+}
+
+// observing returns the Incidents that observe what they have released, and quarantine it again when another one names it.
+func (r *Reconciler) observing(ctx context.Context, other client.Object) []reconcile.Request {
+	return r.openIncidents(ctx, func(inc *v1alpha1.Incident) bool {
+		return inc.UID != other.GetUID() && inc.Status.Recovery != nil && slices.ContainsFunc(inc.Status.Recovery.Steps, func(s v1alpha1.StepStatus) bool {
+			return !s.ObservedSince.IsZero() && s.FinishedAt.IsZero()
+		})
+	})
 }
 
 // holding returns the Incidents that hold something.

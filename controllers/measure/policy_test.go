@@ -182,7 +182,42 @@ func TestRefusals(t *testing.T) {
 					Data: map[string]string{"refused": tc.want},
 				}
 			}
-			if diff := cmp.Diff(want, Refusals(incident(), "cofferdam-system", tc.revisions, tc.replacements)); diff != "" {
+			if diff := cmp.Diff(want, Refusals(incident(), "cofferdam-system", tc.revisions, tc.replacements, []string{"shop"})); diff != "" {
+				t.Errorf("Refusals() (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestRefusalsOfDigests(t *testing.T) {
+	held := []v1alpha1.RevisionStatus{revision("bank", "cron", v1alpha1.RevisionHeld, nil)}
+	cases := map[string]struct {
+		revisions []v1alpha1.RevisionStatus
+		digests   []string
+		in        []string
+		want      map[string]string
+	}{
+		"each digest and namespace once, sorted": {
+			digests: []string{"sha256:bb", "sha256:aa"}, in: []string{"shop", "bank", "shop"},
+			want: map[string]string{"digests": "sha256:aa\nsha256:bb\n", "digest-namespaces": "bank\nshop\n"},
+		},
+		"beside revisions": {
+			revisions: held, digests: []string{"sha256:aa"}, in: []string{"bank"},
+			want: map[string]string{"refused": "bank/cron\n", "digests": "sha256:aa\n", "digest-namespaces": "bank\n"},
+		},
+		"lifted":     {revisions: held, digests: []string{"sha256:aa"}, want: map[string]string{"refused": "bank/cron\n"}},
+		"none":       {revisions: held, in: []string{"bank"}, want: map[string]string{"refused": "bank/cron\n"}},
+		"all lifted": {digests: []string{"sha256:aa"}},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			inc := incident()
+			inc.Spec.CompromisedDigests = tc.digests
+			var got map[string]string
+			if list := Refusals(inc, "cofferdam-system", tc.revisions, v1alpha1.ReplacementQuarantine, tc.in); list != nil {
+				got = list.Data
+			}
+			if diff := cmp.Diff(tc.want, got); diff != "" {
 				t.Errorf("Refusals() (-want +got):\n%s", diff)
 			}
 		})

@@ -12,8 +12,14 @@ import (
 
 // +kubebuilder:rbac:groups="",namespace=cofferdam-system,resources=configmaps,verbs=get;create;update;delete
 
-// RefusedKey is the key of the list in the ConfigMap; config/guard reads it.
-const RefusedKey = "refused"
+// Keys of the lists in the ConfigMap; config/guard reads them.
+const (
+	// RefusedKey lists the revisions that may not start.
+	RefusedKey = "refused"
+	// DigestsKey lists the digests of images that may not start, DigestNamespacesKey the namespaces in which they may not.
+	DigestsKey          = "digests"
+	DigestNamespacesKey = "digest-namespaces"
+)
 
 // RefusalsName is the name of the ConfigMap, in the operator's namespace, that lists the Incident's refused revisions.
 func RefusalsName(inc *v1alpha1.Incident) string {
@@ -22,8 +28,10 @@ func RefusalsName(inc *v1alpha1.Incident) string {
 
 // Refusals is the ConfigMap from which admission reads what may not start: one line for each revision, "namespace/owner UID" or
 // "namespace/owner UID/revision hash". New Jobs of a CronJob are always refused, because a CronJob has no revisions that a policy could select.
-// It returns nil when nothing is refused.
-func Refusals(inc *v1alpha1.Incident, operatorNamespace string, revisions []v1alpha1.RevisionStatus, replacements v1alpha1.ReplacementHandling) *corev1.ConfigMap {
+// In the namespaces of digestsIn, if there are any, the Incident's compromised digests are refused as well. It returns nil when nothing is refused.
+func Refusals(
+	inc *v1alpha1.Incident, operatorNamespace string, revisions []v1alpha1.RevisionStatus, replacements v1alpha1.ReplacementHandling, digestsIn []string,
+) *corev1.ConfigMap {
 	var lines []string
 	for _, r := range revisions {
 		if r.State != v1alpha1.RevisionHeld {
@@ -33,10 +41,16 @@ func Refusals(inc *v1alpha1.Incident, operatorNamespace string, revisions []v1al
 			lines = append(lines, r.Workload.Namespace+"/"+r.ID)
 		}
 	}
-	if len(lines) == 0 {
+	data := map[string]string{}
+	if len(lines) > 0 {
+		data[RefusedKey] = list(lines)
+	}
+	if len(digestsIn) > 0 && len(inc.Spec.CompromisedDigests) > 0 {
+		data[DigestsKey], data[DigestNamespacesKey] = list(inc.Spec.CompromisedDigests), list(digestsIn)
+	}
+	if len(data) == 0 {
 		return nil
 	}
-	slices.Sort(lines)
 	labels := OwnedLabels(inc)
 	labels[v1alpha1.RefusalsLabel] = "true"
 	return &corev1.ConfigMap{
@@ -46,6 +60,11 @@ func Refusals(inc *v1alpha1.Incident, operatorNamespace string, revisions []v1al
 			Labels:      labels,
 			Annotations: OwnedAnnotations(inc),
 		},
-		Data: map[string]string{RefusedKey: strings.Join(lines, "\n") + "\n"},
+		Data: data,
 	}
+}
+
+// list is how admission reads entries: sorted, each once, one a line.
+func list(entries []string) string {
+	return strings.Join(slices.Compact(slices.Sorted(slices.Values(entries))), "\n") + "\n"
 }

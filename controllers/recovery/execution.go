@@ -23,6 +23,8 @@ type Outcome struct {
 	Done bool
 	// Failed says that the step has come to nothing, and that waiting does not help.
 	Failed bool
+	// Again is how soon the step is to be looked at again though nothing has changed that it has read; zero means never.
+	Again time.Duration
 	// Message says what was observed, or what the step waits for and what a person can do about it.
 	Message string
 	// Unseen says that nothing was found to be wrong, but that something could not be looked at.
@@ -44,11 +46,13 @@ func failed(format string, args ...any) Outcome {
 // each brings every one of a step's objects on, and waits for all of them. Where one has failed, the step has.
 func each[T any](objects []T, one func(T) (Outcome, error)) (Outcome, error) {
 	var ready, notYet, hopeless []string
+	var again time.Duration
 	for _, object := range objects {
 		out, err := one(object)
 		if err != nil {
 			return Outcome{}, err
 		}
+		again = sooner(again, out.Again)
 		switch {
 		case out.Done:
 			ready = append(ready, out.Message)
@@ -62,9 +66,23 @@ func each[T any](objects []T, one func(T) (Outcome, error)) (Outcome, error) {
 		return failed("%s", strings.Join(hopeless, "; ")), nil
 	}
 	if len(notYet) > 0 {
-		return waiting("waits: %s", strings.Join(notYet, "; ")), nil
+		return waiting("waits: %s", strings.Join(notYet, "; ")).after(again), nil
 	}
 	return done("%s", strings.Join(ready, "; ")), nil
+}
+
+// after is the outcome, with how soon it is looked at again.
+func (o Outcome) after(again time.Duration) Outcome {
+	o.Again = again
+	return o
+}
+
+// sooner is the shorter of two times, of which zero means never.
+func sooner(a, b time.Duration) time.Duration {
+	if a == 0 || b == 0 {
+		return a + b
+	}
+	return min(a, b)
 }
 
 // Writer performs a write, or in a dry run only notes it.
@@ -81,6 +99,9 @@ type Execution struct {
 	// Plan is the copy that is executed, and PlanDigest its digest.
 	Plan       v1alpha1.RecoveryPlanSpec
 	PlanDigest string
+	// Look tells of images what the plan asks to be known of them; nil where it asks for nothing. Verified is what was found out when the recovery began.
+	Look     LookAtImage
+	Verified []v1alpha1.VerifiedImage
 	// Steps are the status of the steps as this pass will write it, and Choices what was decided when the recovery began. Now is when the pass began.
 	Steps   []v1alpha1.StepStatus
 	Choices []v1alpha1.StepChoice
@@ -144,7 +165,7 @@ func Run(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep) (Outcome
 	if gate.Failed {
 		return failed("%s; its gate has failed: %s", out.Message, gate.Message), nil
 	}
-	return waiting("%s; its gate %s", out.Message, gate.Message), nil
+	return waiting("%s; its gate %s", out.Message, gate.Message).after(gate.Again), nil
 }
 
 // ChooseAll asks every step of the plan for its choices, in the order of the plan. It says why the plan cannot be executed now, or "".
@@ -250,6 +271,11 @@ func ActionFor(step v1alpha1.RecoveryStep) Action {
 	return nil
 }
 
+// BeginsByIntent reports whether all that the step does to the cluster goes through Execution.Writer, so that it can begin with nothing but an intent.
+func BeginsByIntent(step v1alpha1.RecoveryStep) bool {
+	return step.RollBackImages != nil || step.Scale != nil || step.Verify != nil || step.Approve != nil
+}
+
 // RecoveredBy tells what the plan of this Incident has brought back: it carries the Incident's mark and runs the known-good images. The mark alone
 // proves nothing, since whoever can edit a template can write it.
 func RecoveredBy(inc *v1alpha1.Incident) target.Recovered {
@@ -258,7 +284,7 @@ func RecoveredBy(inc *v1alpha1.Incident) target.Recovered {
 			return false
 		}
 		good := knownGood(inc.Status.Recovery.Plan, workload.Kind, workload.Name)
-		return good != nil && workload.Namespace == inc.Namespace && imagesMatch(*good, spec)
+		return good != nil && workload.Namespace == inc.Namespace && imagesMatch(*good, spec) && !CompromisedByNow(inc, workload)
 	}
 }
 
@@ -287,6 +313,9 @@ func knownGood(plan v1alpha1.RecoveryPlanSpec, kind, name string) *v1alpha1.Know
 }
 
 func imagesMatch(good v1alpha1.KnownGoodImages, spec *corev1.PodSpec) bool {
+	if len(good.Containers) == 0 {
+		return false // none were chosen yet
+	}
 	for _, want := range good.Containers {
 		if c := container(spec, want.Name); c == nil || c.Image != want.Image {
 			return false

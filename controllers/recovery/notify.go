@@ -163,9 +163,9 @@ func deliver(ctx context.Context, x *Execution, step, route string, body []byte)
 		x.Journal.Done(v1alpha1.ActionNotify, ref)
 		return done("route %s was notified: %s", route, state.Last), nil
 	case !x.Journal.Intend(v1alpha1.ActionNotify, ref, detail):
-		return waiting("route %s is about to be notified", route), nil
+		return waiting("route %s is about to be notified", route).after(time.Second), nil
 	case x.Now.Before(&state.After):
-		return waiting("route %s: %s; tried %d times, and again at %s", route, state.Last, state.Tried, state.After.UTC().Format(time.RFC3339)), nil
+		return waiting("route %s: %s; tried %d times, and again at %s", route, state.Last, state.Tried, state.After.UTC().Format(time.RFC3339)).after(state.After.Sub(x.Now.Time)), nil
 	}
 	called := false
 	err = x.Writer.Write(ctx, v1alpha1.PlannedAction{Verb: "notify", Object: ref, Detail: detail}, func(ctx context.Context, _ client.Client) error {
@@ -193,7 +193,7 @@ func remember(record *v1alpha1.StepRecord, state delivery, x *Execution, ref v1a
 		x.Journal.Done(v1alpha1.ActionNotify, ref)
 		return done("route %s was notified: %s", ref.Name, state.Last), nil
 	}
-	return waiting("route %s: %s; tried %d times, and again at %s", ref.Name, state.Last, state.Tried, state.After.UTC().Format(time.RFC3339)), nil
+	return waiting("route %s: %s; tried %d times, and again at %s", ref.Name, state.Last, state.Tried, state.After.UTC().Format(time.RFC3339)).after(state.After.Sub(x.Now.Time)), nil
 }
 
 func deliveryOf(record *v1alpha1.StepRecord) (delivery, error) {
@@ -215,12 +215,12 @@ func after(d delivery, status int, err error, now metav1.Time) delivery {
 		return d
 	}
 	pause := min(firstPause<<min(d.Tried-1, 10), lastPause)
-	d.Last, d.After = clipped(err.Error()), metav1.NewTime(now.Add(pause))
+	d.Last, d.After = brief(err.Error()), metav1.NewTime(now.Add(pause))
 	return d
 }
 
-// clipped keeps what is recorded of an error short.
-func clipped(text string) string {
+// brief keeps what is recorded of an error short.
+func brief(text string) string {
 	const most = 256
 	if r := []rune(text); len(r) > most {
 		return string(r[:most]) + "…"

@@ -28,17 +28,20 @@ func (release) Run(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep
 		return x.quarantineAgain(step, why), nil
 	}
 	if unseen != "" {
-		return waiting("released, and not observed at the moment: %s", unseen), nil
+		return waiting("released, and not observed at the moment: %s", unseen).after(unwatched), nil
 	}
 	end := status.ObservedSince.Add(time.Duration(step.Release.ObserveSeconds) * time.Second)
 	if x.Now.Before(new(metav1.NewTime(end))) {
-		return waiting("released, and observed until %s", end.UTC().Format(time.RFC3339)), nil
+		return waiting("released, and observed until %s", end.UTC().Format(time.RFC3339)).after(sooner(end.Sub(x.Now.Time), asksAgain(&step.Release.Watched))), nil
 	}
 	return done("released, and observed for %d seconds", step.Release.ObserveSeconds), nil
 }
 
 // let releases, once what is watched is healthy, and begins to observe if the step says so. What is released once more after a relapse need not be healthy before: in quarantine it may not be able to.
 func let(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep, status *v1alpha1.StepStatus) (Outcome, error) {
+	if why := compromisedWave(x, step); why != "" {
+		return waiting("nothing is released: %s", why), nil
+	}
 	if !onceMore(x.Incident.Status.Recovery, step.Name) {
 		if out, err := watch(ctx, x, step); err != nil || !out.Done {
 			return out, err
@@ -52,7 +55,7 @@ func let(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep, status *
 		return healthy, err
 	}
 	status.ObservedSince = x.Now
-	return waiting("%s; what was released is observed now", out.Message), nil
+	return waiting("%s; what was released is observed now", out.Message).after(time.Second), nil
 }
 
 // onceMore reports whether the step has released something that relapsed.
@@ -71,6 +74,9 @@ func watch(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep) (Outco
 
 // relapse says why what was released has to be quarantined again, or "", and what could not be looked at.
 func relapse(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep, since metav1.Time) (why, unseen string, err error) {
+	if why := compromisedWave(x, step); why != "" {
+		return why, "", nil
+	}
 	out, err := watch(ctx, x, step)
 	if err != nil {
 		return "", "", err

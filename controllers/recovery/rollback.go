@@ -1,6 +1,7 @@
 package recovery
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -59,6 +60,9 @@ func rollBack(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep, ref
 	good := knownGood(x.Plan, string(ref.Kind), ref.Name)
 	if good == nil {
 		return waiting("%s %s has no known-good images in the plan", ref.Kind, ref.Name), nil
+	}
+	if why := cmp.Or(compromisedGood(*good, x.Incident.Spec.CompromisedDigests), keepsCompromised(w, *good, x.Incident.Spec.CompromisedDigests)); why != "" {
+		return waiting("%s", why), nil
 	}
 	patch, detail, impossible := w.change(*good, string(x.Incident.UID))
 	switch {
@@ -133,7 +137,7 @@ func judge(x *Execution, w *workload, good v1alpha1.KnownGoodImages) Outcome {
 		case p.Labels[w.hashLabel] != w.hash:
 			old = append(old, p.Name)
 		default:
-			if why := unproven(p, good); why != "" {
+			if why := unproven(x, p, good); why != "" {
 				notReady = append(notReady, p.Name+" "+why)
 			} else {
 				proven++
@@ -155,7 +159,7 @@ func judge(x *Execution, w *workload, good v1alpha1.KnownGoodImages) Outcome {
 }
 
 // unproven says why a pod of the new revision does not count yet, or "".
-func unproven(pod *corev1.Pod, good v1alpha1.KnownGoodImages) string {
+func unproven(x *Execution, pod *corev1.Pod, good v1alpha1.KnownGoodImages) string {
 	if !pod.DeletionTimestamp.IsZero() {
 		return "is being deleted"
 	}
@@ -168,7 +172,7 @@ func unproven(pod *corev1.Pod, good v1alpha1.KnownGoodImages) string {
 		if i < 0 {
 			return "reports no status of container " + want.Name
 		}
-		if got := digestOf(statuses[i].ImageID); got != digestOf(want.Image) {
+		if got := digestOf(statuses[i].ImageID); !slices.Contains(x.accepted(want.Image), got) || slices.Contains(x.Incident.Spec.CompromisedDigests, got) {
 			return fmt.Sprintf("reports digest %q for container %s, not %s", got, want.Name, digestOf(want.Image))
 		}
 	}

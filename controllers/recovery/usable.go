@@ -9,6 +9,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
+	"cofferdam.dev/cofferdam/controllers/image"
 )
 
 // Unusable says why a plan cannot be executed, with a reason of the plan's Ready condition, or "" when it can be. It finds what admission cannot: CEL rules
@@ -19,6 +20,9 @@ func Unusable(plan v1alpha1.RecoveryPlanSpec) (reason, why string) {
 	}
 	if why := unsound(plan.Steps); why != "" {
 		return v1alpha1.ReasonUnsoundSteps, why
+	}
+	if why := image.Invalid(plan.Verification); why != "" {
+		return v1alpha1.ReasonInvalidVerification, "spec.verification: " + why
 	}
 	for _, step := range plan.Steps {
 		for _, looks := range looksAt(step) {

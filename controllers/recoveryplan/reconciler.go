@@ -9,12 +9,16 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
+	"cofferdam.dev/cofferdam/controllers/image"
 	"cofferdam.dev/cofferdam/controllers/recovery"
 )
 
@@ -28,11 +32,20 @@ const recheck = 5 * time.Minute
 type Reconciler struct {
 	Client client.Client
 	Clock  clock.PassiveClock
+	// Images finds out about the images of plans.
+	Images *image.Inspector
 }
 
 // SetupWithManager registers the reconciler.
 func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, opts controller.Options) error {
-	return ctrl.NewControllerManagedBy(mgr).Named("recoveryplan").WithOptions(opts).For(&v1alpha1.RecoveryPlan{}).Complete(r)
+	return ctrl.NewControllerManagedBy(mgr).Named("recoveryplan").WithOptions(opts).For(&v1alpha1.RecoveryPlan{}).
+		WatchesRawSource(source.TypedChannel(r.Images.Wake, handler.TypedEnqueueRequestsFromMapFunc(woken))).
+		Complete(r)
+}
+
+// woken returns the plan about one of whose images something was found out.
+func woken(_ context.Context, name types.NamespacedName) []ctrl.Request {
+	return []ctrl.Request{{NamespacedName: name}}
 }
 
 // Reconcile looks whether the plan would work today.
@@ -41,10 +54,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if err := r.Client.Get(ctx, req.NamespacedName, &plan); err != nil {
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
-	ready, err := r.judge(ctx, &plan)
-	if err != nil {
-		return ctrl.Result{}, err
-	}
+	ready, unread := r.judge(ctx, &plan)
 	ready.Type = v1alpha1.ConditionReady
 	ready.ObservedGeneration = plan.Generation
 	ready.LastTransitionTime = metav1.NewTime(r.Clock.Now().Truncate(time.Second))
@@ -56,6 +66,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 			return ctrl.Result{}, fmt.Errorf("writing the status of RecoveryPlan %s: %w", req, client.IgnoreNotFound(err))
 		}
 	}
+	if unread != nil {
+		return ctrl.Result{}, unread
+	}
 	return ctrl.Result{RequeueAfter: recheck}, nil
 }
 
@@ -63,13 +76,42 @@ func (r *Reconciler) judge(ctx context.Context, plan *v1alpha1.RecoveryPlan) (me
 	if reason, why := recovery.Unusable(plan.Spec); why != "" {
 		return metav1.Condition{Status: metav1.ConditionFalse, Reason: reason, Message: why}, nil
 	}
-	why, err := recovery.MissingWorkload(ctx, r.Client, plan)
+	found, err := r.examine(ctx, plan)
 	if err != nil {
-		return metav1.Condition{}, err
+		return metav1.Condition{Status: metav1.ConditionUnknown, Reason: v1alpha1.ReasonNotExamined, Message: err.Error()}, err
 	}
-	if why != "" {
-		return metav1.Condition{Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonUnknownWorkload, Message: why}, nil
+	if found.Why != "" {
+		return metav1.Condition{Status: metav1.ConditionFalse, Reason: found.Reason, Message: found.Why}, nil
 	}
-	return metav1.Condition{Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonPlanUsable,
-		Message: fmt.Sprintf("%d steps are in order; every workload and container exists", len(plan.Spec.Steps))}, nil
+	return r.judgeImages(plan), nil
+}
+
+func (r *Reconciler) examine(ctx context.Context, plan *v1alpha1.RecoveryPlan) (recovery.Finding, error) {
+	why, err := recovery.MissingWorkload(ctx, r.Client, plan)
+	if err != nil || why != "" {
+		return recovery.Finding{Reason: v1alpha1.ReasonUnknownWorkload, Why: why}, err
+	}
+	why, err = recovery.NoRevision(ctx, r.Client, plan)
+	if err != nil || why != "" {
+		return recovery.Finding{Reason: v1alpha1.ReasonNoRevision, Why: why}, err
+	}
+	return recovery.Examine(ctx, &recovery.Examination{Client: r.Client, Namespace: plan.Namespace, Plan: plan.Spec, Now: r.Clock.Now()})
+}
+
+// judgeImages says whether the images that the plan lists are what it asks for. Those that are to be chosen are looked at when the recovery begins.
+func (r *Reconciler) judgeImages(plan *v1alpha1.RecoveryPlan) metav1.Condition {
+	fine := fmt.Sprintf("%d steps are in order; what they need exists, and the operator may do what they ask for", len(plan.Spec.Steps))
+	if plan.Spec.Verification == nil {
+		return metav1.Condition{Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonPlanUsable, Message: fine}
+	}
+	verified, reason, why := recovery.VerifyImages(plan.Spec, func(name string) (image.Verdict, bool) {
+		return r.Images.Look(client.ObjectKeyFromObject(plan), name, *plan.Spec.Verification)
+	}, true)
+	switch {
+	case reason == v1alpha1.ReasonImagesUnknown:
+		return metav1.Condition{Status: metav1.ConditionUnknown, Reason: reason, Message: why}
+	case why != "":
+		return metav1.Condition{Status: metav1.ConditionFalse, Reason: reason, Message: why}
+	}
+	return metav1.Condition{Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonPlanUsable, Message: fmt.Sprintf("%s; %d images are verified", fine, len(verified))}
 }

@@ -273,12 +273,55 @@ var creations = []creation{
 		accepted: Plan(shop, "p", Approve("a"), onFailure(Release("r", "a"), "Halt"), onFailure(Verify("v", "v1", "Pod", "x", ""), "Undo")),
 	},
 	{
+		message:  "known-good images are either listed in containers, or chosen",
+		refused:  images(Plan(shop, "p", Approve("a")), KnownGood("Deployment", "web")),
+		accepted: images(Plan(shop, "p", Approve("a")), ChosenImages("Deployment", "web"), KnownGood("Deployment", "other", "app", GoodImage)),
+	},
+	{
+		message: "known-good images are either listed in containers, or chosen",
+		refused: images(Plan(shop, "p", Approve("a")), func() containmentv1alpha1.KnownGoodImages {
+			both := KnownGood("Deployment", "web", "app", GoodImage)
+			both.Choose = containmentv1alpha1.ImagesOfNewestRevision
+			return both
+		}()),
+		accepted: images(Plan(shop, "p", Approve("a")), ChosenImages("DaemonSet", "web")),
+	},
+	{
+		message:  "only Deployments, StatefulSets and DaemonSets have revisions to choose from",
+		refused:  images(Plan(shop, "p", Approve("a")), ChosenImages("CronJob", "web")),
+		accepted: images(Plan(shop, "p", Approve("a")), ChosenImages("StatefulSet", "web")),
+	},
+	{
+		message:  "a signer has either a publicKey or a keyless identity",
+		refused:  verifying(containmentv1alpha1.ImageSigner{Name: "a"}),
+		accepted: verifying(containmentv1alpha1.ImageSigner{Name: "a", PublicKey: "PEM"}),
+	},
+	{
+		message:  "a signer has either a publicKey or a keyless identity",
+		refused:  verifying(containmentv1alpha1.ImageSigner{Name: "a", PublicKey: "PEM", Keyless: byIdentity}),
+		accepted: verifying(containmentv1alpha1.ImageSigner{Name: "a", Keyless: byIdentity}),
+	},
+	{
+		message:  "a keyless signer has either an identity or an identityRegexp",
+		refused:  verifying(containmentv1alpha1.ImageSigner{Name: "a", Keyless: containmentv1alpha1.KeylessIdentity{Issuer: "https://i"}}),
+		accepted: verifying(containmentv1alpha1.ImageSigner{Name: "a", Keyless: containmentv1alpha1.KeylessIdentity{Issuer: "https://i", IdentityRegexp: ".*"}}),
+	},
+	{
 		message: "a workload is listed twice in images",
 		refused: images(Plan(shop, "p", Approve("a")),
 			KnownGood("Deployment", "web", "app", GoodImage), KnownGood("Deployment", "web", "sidecar", GoodImage)),
 		accepted: images(Plan(shop, "p", Approve("a")),
 			KnownGood("Deployment", "web", "app", GoodImage, "sidecar", GoodImage), KnownGood("StatefulSet", "web", "app", GoodImage)),
 	},
+}
+
+var byIdentity = containmentv1alpha1.KeylessIdentity{Issuer: "https://issuer.example.com", Identity: "ann@example.com"}
+
+// verifying makes a plan that verifies its images.
+func verifying(signers ...containmentv1alpha1.ImageSigner) *plan {
+	p := Plan(shop, "p", Approve("a"))
+	p.Spec.Verification = &containmentv1alpha1.ImageVerification{Signers: signers}
+	return p
 }
 
 func wave(workloads ...containmentv1alpha1.WorkloadRef) containmentv1alpha1.RecoveryStep {
@@ -367,6 +410,7 @@ var shapes = []creation{
 		accepted: exceptionOf(func(e *containmentv1alpha1.EvidenceException) { e.CIDR = "203.0.113.0/24" }),
 	},
 	{message: "spec.severity: Unsupported value", refused: Incident(shop, "i", Severity("Terrible")), accepted: Incident(shop, "i", Severity("Critical"))},
+	{message: "spec.compromisedDigests[0]", refused: Incident(shop, "i", Compromised("ee6521f2")), accepted: Incident(shop, "i", Compromised(digestA, digestB))},
 	{message: "spec.targets: Required value", refused: Incident(shop, "i", Targets()), accepted: Incident(shop, "i")},
 	{message: "spec: Required value", refused: Plan(shop, "p"), accepted: Plan(shop, "p", Approve("a"))},
 	{
@@ -403,6 +447,18 @@ var transitions = []transition{
 		refused:  Targets(Target("Deployment", "", "other")),
 		accepted: Targets(Target("Deployment", "", "other"), Target("Deployment", "", "web")),
 	},
+	{
+		message:  "a compromised digest is never removed from an Incident that is enforced",
+		before:   Compromised(digestA),
+		refused:  Compromised(digestB),
+		accepted: Compromised(digestB, digestA),
+	},
+	{
+		message:  "a compromised digest is never removed from an Incident that is enforced",
+		before:   Compromised(digestA),
+		refused:  Compromised(),
+		accepted: Severity("Low"),
+	},
 	{message: "policyRef cannot change once the Incident is enforced", before: UsePolicy("a"), refused: UsePolicy("b"), accepted: UsePolicy("a")},
 	{
 		message: "policyRef cannot change once the Incident is enforced",
@@ -436,6 +492,7 @@ var transitions = []transition{
 	},
 	// What is free in DryRun.
 	{message: "", before: Mode("DryRun"), accepted: Targets(Target("Deployment", "", "other"))},
+	{message: "", before: func(i *incident) { i.Spec.Mode = "DryRun"; Compromised(digestA)(i) }, accepted: Compromised()},
 	{message: "", before: func(i *incident) { i.Spec.Mode = "DryRun"; UsePolicy("a")(i) }, accepted: UsePolicy("b")},
 	{message: "", before: Mode("DryRun"), accepted: Mode("Enforce")},
 }

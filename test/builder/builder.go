@@ -76,6 +76,11 @@ func SuspectedSince(since time.Time) func(*containmentv1alpha1.Incident) {
 	return func(i *containmentv1alpha1.Incident) { i.Spec.SuspectedSince = metav1.NewTime(since) }
 }
 
+// Compromised replaces the compromised digests of an Incident.
+func Compromised(digests ...string) func(*containmentv1alpha1.Incident) {
+	return func(incident *containmentv1alpha1.Incident) { incident.Spec.CompromisedDigests = digests }
+}
+
 // UsePolicy names the ContainmentPolicy of an Incident.
 func UsePolicy(name string) func(*containmentv1alpha1.Incident) {
 	return func(incident *containmentv1alpha1.Incident) {
@@ -139,6 +144,13 @@ func KnownGood(kind containmentv1alpha1.RecoverableKind, name string, containers
 		images.Containers = append(images.Containers, containmentv1alpha1.ContainerImage{Name: containers[i], Image: containers[i+1]})
 	}
 	return images
+}
+
+// ChosenImages are the known-good images of a workload that are to be chosen from its revisions.
+func ChosenImages(kind containmentv1alpha1.RecoverableKind, name string) containmentv1alpha1.KnownGoodImages {
+	return containmentv1alpha1.KnownGoodImages{
+		Workload: containmentv1alpha1.WorkloadRef{Kind: kind, Name: name}, Choose: containmentv1alpha1.ImagesOfNewestRevision,
+	}
 }
 
 // RollBack makes a step that rolls workloads back.

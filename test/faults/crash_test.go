@@ -77,6 +77,7 @@ var _ = DescribeTable("A crash of the operator between any two writes changes no
 	Entry("a false alarm: replacements refused, a policy of others carved out, two Incidents on one pod, everything given back", story{policy: lenient, tell: falseAlarm, writes: 45, at: toServer}),
 	Entry("evidence kept, and removed after an approved release", story{policy: removable, tell: kept, writes: 32, at: removing}),
 	Entry("evidence of every kind: tools, checkpoints, volumes taken together, all of it encrypted and then removed", story{policy: everything, tell: thorough, writes: 32, at: besides}),
+	Entry("images chosen, and digests refused", story{policy: func(*v1alpha1.ContainmentPolicy) {}, tell: chosen, writes: 12, at: ofImages}),
 	Entry("a volume restored, given back, and restored again", story{policy: func(*v1alpha1.ContainmentPolicy) {}, tell: restored, writes: 25, at: ofVolumes}),
 	Entry("a secret rotated, those that use it restarted, and somebody told", story{policy: tellingHook, tell: rotated, writes: 7, at: ofRotation}),
 )
