@@ -73,9 +73,6 @@ func each[T any](objects []T, one func(T) (Outcome, error)) (Outcome, error) {
 	return done("%s", strings.Join(ready, "; ")), nil
 }
 
-// unwatched is how often a step is looked at that waits for what cannot be watched.
-const unwatched = 2 * time.Second
-
 // after is the outcome, with how soon it is looked at again.
 func (o Outcome) after(again time.Duration) Outcome {
 	o.Again = again

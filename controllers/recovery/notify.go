@@ -163,7 +163,7 @@ func deliver(ctx context.Context, x *Execution, step, route string, body []byte)
 		x.Journal.Done(v1alpha1.ActionNotify, ref)
 		return done("route %s was notified: %s", route, state.Last), nil
 	case !x.Journal.Intend(v1alpha1.ActionNotify, ref, detail):
-		return waiting("route %s is about to be notified", route), nil
+		return waiting("route %s is about to be notified", route).after(time.Second), nil
 	case x.Now.Before(&state.After):
 		return state.later(x, route), nil
 	}

@@ -32,11 +32,7 @@ func (release) Run(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep
 	}
 	end := status.ObservedSince.Add(time.Duration(step.Release.ObserveSeconds) * time.Second)
 	if x.Now.Before(new(metav1.NewTime(end))) {
-		next := end.Sub(x.Now.Time)
-		if len(step.Release.Watched.Prometheus) > 0 {
-			next = min(next, unwatched)
-		}
-		return waiting("released, and observed until %s", end.UTC().Format(time.RFC3339)).after(next), nil
+		return waiting("released, and observed until %s", end.UTC().Format(time.RFC3339)).after(sooner(end.Sub(x.Now.Time), asksAgain(&step.Release.Watched))), nil
 	}
 	return done("released, and observed for %d seconds", step.Release.ObserveSeconds), nil
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"math/big"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -82,7 +83,7 @@ func (r *rotation) generate(ctx context.Context, ref v1alpha1.ObjectRef, secret 
 	m, err := r.lookAtSecret(ctx, ref)
 	switch why := r.refusedHow(err, "patch "+secretKind+" "+ref.Namespace+"/"+ref.Name); {
 	case why != "":
-		return waiting("%s", why), nil
+		return waiting("%s", why).after(unwatched), nil
 	case err != nil:
 		return Outcome{}, fmt.Errorf("looking at %s: %w", name, err)
 	case string(m.UID) != ref.UID:
@@ -97,10 +98,10 @@ func (r *rotation) generate(ctx context.Context, ref v1alpha1.ObjectRef, secret 
 	}
 	detail := fmt.Sprintf("replace %d entries by random values", len(secret.Keys))
 	if !r.x.Journal.IntendAnew(v1alpha1.ActionRotateSecret, ref, detail) {
-		return waiting("%s is about to get new values", name), nil
+		return waiting("%s is about to get new values", name).after(time.Second), nil
 	}
 	op := v1alpha1.PlannedAction{Verb: "patch", Object: ref, Detail: detail}
-	return waiting("%s is about to get new values", name), r.x.Writer.Write(ctx, op, func(ctx context.Context, c client.Client) error { return r.replace(ctx, c, m, secret) })
+	return waiting("%s is about to get new values", name).after(time.Second), r.x.Writer.Write(ctx, op, func(ctx context.Context, c client.Client) error { return r.replace(ctx, c, m, secret) })
 }
 
 // replace writes new values into exactly this Secret, as it was seen.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -69,16 +70,16 @@ func (r *rotation) deleteToken(ctx context.Context, ref v1alpha1.ObjectRef) (Out
 		r.x.Journal.Done(v1alpha1.ActionDeleteToken, ref)
 		return done("the token in %s %s is invalid; those in running pods are valid until these end", secretKind, ref.Name), nil
 	case why != "":
-		return waiting("%s", why), nil
+		return waiting("%s", why).after(unwatched), nil
 	case err != nil:
 		return Outcome{}, fmt.Errorf("looking at %s %s: %w", secretKind, ref.Name, err)
 	}
 	const detail = "delete a token of a ServiceAccount"
 	if !r.x.Journal.IntendAnew(v1alpha1.ActionDeleteToken, ref, detail) {
-		return waiting("%s %s is about to be deleted", secretKind, ref.Name), nil
+		return waiting("%s %s is about to be deleted", secretKind, ref.Name).after(time.Second), nil
 	}
 	op := v1alpha1.PlannedAction{Verb: "delete", Object: ref, Detail: detail}
-	return waiting("%s %s is about to be deleted", secretKind, ref.Name), r.x.Writer.Write(ctx, op, func(ctx context.Context, c client.Client) error {
+	return waiting("%s %s is about to be deleted", secretKind, ref.Name).after(time.Second), r.x.Writer.Write(ctx, op, func(ctx context.Context, c client.Client) error {
 		uid := types.UID(ref.UID)
 		err := c.Delete(ctx, secretMetadata(ref), client.Preconditions{UID: &uid})
 		if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {

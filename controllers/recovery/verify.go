@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/fluxcd/cli-utils/pkg/kstatus/status"
 	"github.com/google/cel-go/cel"
@@ -69,12 +70,20 @@ func observe(ctx context.Context, x *Execution, what *v1alpha1.VerifyStep) (Outc
 	if len(bad)+len(unseen) > 0 {
 		out := waiting("waits: %s", strings.Join(append(bad, unseen...), "; "))
 		out.Unseen = len(bad) == 0
-		if len(what.Prometheus) > 0 {
-			out.Again = unwatched
-		}
-		return out, nil
+		return out.after(asksAgain(what)), nil
 	}
 	return done("%s", strings.Join(well(what), ", ")), nil
+}
+
+// unwatched is how soon something is asked again that nobody can watch, such as a Prometheus or a Secret.
+const unwatched = 2 * time.Second
+
+// asksAgain is how soon what is looked at has to be looked at again though nothing has changed in the cluster; zero means never.
+func asksAgain(what *v1alpha1.VerifyStep) time.Duration {
+	if len(what.Prometheus) > 0 {
+		return unwatched
+	}
+	return 0
 }
 
 // well tells what was found to be well.

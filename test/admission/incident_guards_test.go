@@ -310,11 +310,10 @@ var _ = Describe("A recovery plan", func() {
 		for permission, change := range map[string]func(*containmentv1alpha1.RotateSecretsStep){
 			"patch secrets": func(*containmentv1alpha1.RotateSecretsStep) {},
 			"delete secrets": func(r *containmentv1alpha1.RotateSecretsStep) {
-				r.TokenSecrets = []containmentv1alpha1.TokenSecret{{SecretName: "token", ServiceAccountName: "builder"}}
+				r.Generate, r.TokenSecrets = nil, []containmentv1alpha1.TokenSecret{{SecretName: "token", ServiceAccountName: "builder"}}
 			},
-			"patch externalsecrets.external-secrets.io":      func(r *containmentv1alpha1.RotateSecretsStep) { r.ExternalSecrets = []string{"db"} },
-			"patch certificates.cert-manager.io/status":      func(r *containmentv1alpha1.RotateSecretsStep) { r.Certificates = []string{"web"} },
-			"patch deployments, statefulsets and daemonsets": listing("Listed"),
+			"patch externalsecrets.external-secrets.io": func(r *containmentv1alpha1.RotateSecretsStep) { r.Generate, r.ExternalSecrets = nil, []string{"db"} },
+			"patch certificates.cert-manager.io/status": func(r *containmentv1alpha1.RotateSecretsStep) { r.Generate, r.Certificates = nil, []string{"web"} },
 		} {
 			plan := Plan(shop, "p", rotating(change))
 			Expect(author.Create(ctx, plan.DeepCopy(), client.DryRunAll)).To(refusedWith("takes the permission to " + permission))
@@ -322,6 +321,7 @@ var _ = Describe("A recovery plan", func() {
 		}
 		Expect(author.Create(ctx, Plan(shop, "p", RestoreVolumes("a", nil, "data")), client.DryRunAll)).To(refusedWith("takes the permission to create and delete persistentvolumeclaims"))
 		keeper := storekeeper(ctx)
+		Expect(keeper.Create(ctx, Plan(shop, "p", rotating(listing("Listed"))), client.DryRunAll)).To(refusedWith("takes the permission to patch deployments, statefulsets and daemonsets"))
 		Expect(keeper.Create(ctx, Plan(shop, "p", checked(GoodImage)), client.DryRunAll)).To(refusedWith("has a check takes the permission to create jobs.batch"))
 		Expect(chief.Create(ctx, Plan(shop, "p", checked(GoodImage)), client.DryRunAll)).To(Succeed())
 		Expect(author.Create(ctx, Plan(shop, "p", PauseGitOps("g", []string{"argocd"}, nil)), client.DryRunAll)).To(refusedWith("takes the permission to patch applications.argoproj.io"))
@@ -335,12 +335,13 @@ var _ = Describe("A recovery plan", func() {
 	})
 })
 
-// storekeeper writes plans, and may create and delete claims, but no jobs.
+// storekeeper writes plans, and may create and delete claims and patch Secrets, but run no jobs and restart nothing.
 func storekeeper(ctx context.Context) client.Client {
 	GinkgoHelper()
 	role := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "storekeeper"}, Rules: []rbacv1.PolicyRule{
 		{APIGroups: []string{containmentv1alpha1.SchemeGroupVersion.Group}, Resources: []string{"recoveryplans"}, Verbs: []string{"create", "get"}},
 		{APIGroups: []string{""}, Resources: []string{"persistentvolumeclaims"}, Verbs: []string{"create", "delete"}},
+		{APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: []string{"patch"}},
 	}}
 	Expect(admin.Create(ctx, role)).To(Succeed())
 	DeferCleanup(func(ctx context.Context) { Expect(admin.Delete(ctx, role)).To(Succeed()) })
