@@ -28,6 +28,9 @@ const (
 	// ConditionReleased is True when no quarantine of this Incident is left. It is False while anything is held.
 	ConditionReleased = "Released"
 
+	// ConditionGitOpsPaused is True while something of Argo CD or Flux is paused by this Incident, and False when all of it is resumed. It is there once something was paused.
+	ConditionGitOpsPaused = "GitOpsPaused"
+
 	// ConditionReady is True when the goal of spec.goal is reached (kstatus: Current).
 	ConditionReady = "Ready"
 
@@ -134,6 +137,16 @@ const (
 	ReasonStepOverdue = "StepOverdue"
 	// ReasonStepFailed says that a step has failed or was undone, and waits for a person.
 	ReasonStepFailed = "StepFailed"
+	// ReasonPausedByLease says that what was paused is paused, and its lease is running.
+	ReasonPausedByLease = "PausedByLease"
+	// ReasonPauseUndone says that something was resumed that the plan had not come to. No step that depends on it goes on.
+	ReasonPauseUndone = "PauseUndone"
+	// ReasonLeaseExpired says that something is paused for longer than it should have been.
+	ReasonLeaseExpired = "LeaseExpired"
+	// ReasonLeaseOutlived says that something is still paused though the Incident is closed.
+	ReasonLeaseOutlived = "LeaseOutlived"
+	// ReasonResumed (False) says that everything has what it had.
+	ReasonResumed = "Resumed"
 	// ReasonPaused says that people hold the recovery back.
 	ReasonPaused = "Paused"
 	// ReasonPlanNotFound (False) says that the RecoveryPlan does not exist.
@@ -172,7 +185,8 @@ const (
 
 // Reasons of the Ready condition of a RecoveryPlan.
 const (
-	// ReasonPlanUsable (True) says that the steps are in order and every workload and container exists.
+	// ReasonPlanUsable (True) says that the steps are in order, every workload and container exists, every claim that is restored has a snapshot that is old enough, storage classes and drivers match, and the operator
+	// may do what the steps ask for.
 	ReasonPlanUsable = "Usable"
 	// ReasonCyclicDependencies (False) says that steps depend on one another in a circle; the message names it.
 	ReasonCyclicDependencies = "CyclicDependencies"
@@ -188,6 +202,16 @@ const (
 	ReasonNoRevision = "NoRevision"
 	// ReasonUnknownWorkload (False) says that a workload or container of the plan does not exist.
 	ReasonUnknownWorkload = "UnknownWorkload"
+	// ReasonUnknownKind (False) says that the cluster does not serve what a step looks at.
+	ReasonUnknownKind = "UnknownKind"
+	// ReasonMissingPermission (False) says what the operator would have to be allowed.
+	ReasonMissingPermission = "MissingPermission"
+	// ReasonNoUsableSnapshot (False) says that a claim has no snapshot that is old enough; the message says why none of those that it has would do.
+	ReasonNoUsableSnapshot = "NoUsableSnapshot"
+	// ReasonStorageMismatch (False) says that no volume could be made from the snapshots of a claim.
+	ReasonStorageMismatch = "StorageMismatch"
+	// ReasonNotExamined (Unknown) says what could not be read.
+	ReasonNotExamined = "NotExamined"
 	// ReasonInvalidExpression (False) says that a verify expression does not compile.
 	ReasonInvalidExpression = "InvalidExpression"
 )

@@ -623,7 +623,7 @@ type CustodyStatus struct {
 }
 
 // Action is something that the operator does to an existing object.
-// +kubebuilder:validation:Enum=QuarantinePod;CarveOutPolicy;RestorePolicy;RetainSnapshot;DeleteSnapshot;LabelClaim;RestoreClaim;RemoveEvidence;RollBackImages;LiftPartition;ReturnPartition;HoldVolume;RebindVolume;ReplaceClaim;ChangeClaim;HandOverClaim;ReplaceWorkload;ReturnVolume;RetainClaims;ReturnRetention;Scale;RestoreReplicas;PauseAutoscaler;ResumeAutoscaler;DeletePod;ReleasePod;ReleaseRevision;LiftQuarantine;HoldIncident;LetIncidentGo;RepairMeasure;UpdateList;ReleaseSnapshot;RemoveJob;RemoveCopy;TakeOverCopy
+// +kubebuilder:validation:Enum=QuarantinePod;CarveOutPolicy;RestorePolicy;RetainSnapshot;DeleteSnapshot;LabelClaim;RestoreClaim;RemoveEvidence;RollBackImages;LiftPartition;ReturnPartition;HoldVolume;RebindVolume;ReplaceClaim;ChangeClaim;HandOverClaim;ReplaceWorkload;ReturnVolume;RetainClaims;ReturnRetention;Scale;RestoreReplicas;PauseAutoscaler;ResumeAutoscaler;Notify;RotateSecret;SyncExternalSecret;RenewCertificate;DeleteToken;Restart;DeletePod;ReleasePod;ReleaseRevision;LiftQuarantine;HoldIncident;LetIncidentGo;RepairMeasure;UpdateList;ReleaseSnapshot;RemoveJob;RemoveCopy;TakeOverCopy;PauseGitOps;ResumeGitOps
 type Action string
 
 const (
@@ -675,6 +675,18 @@ const (
 	ActionPauseAutoscaler Action = "PauseAutoscaler"
 	// ActionResumeAutoscaler takes that back.
 	ActionResumeAutoscaler Action = "ResumeAutoscaler"
+	// ActionNotify sends a message to a route of the standing orders.
+	ActionNotify Action = "Notify"
+	// ActionRotateSecret replaces entries of a Secret by random values.
+	ActionRotateSecret Action = "RotateSecret"
+	// ActionSyncExternalSecret has an ExternalSecret synchronised anew.
+	ActionSyncExternalSecret Action = "SyncExternalSecret"
+	// ActionRenewCertificate has a Certificate issued anew.
+	ActionRenewCertificate Action = "RenewCertificate"
+	// ActionDeleteToken deletes a Secret with a token of a ServiceAccount.
+	ActionDeleteToken Action = "DeleteToken"
+	// ActionRestart changes an annotation of a pod template, so that the workload's pods are replaced.
+	ActionRestart Action = "Restart"
 	// ActionDeletePod deletes a quarantined pod.
 	ActionDeletePod Action = "DeletePod"
 	// ActionReleasePod takes this Incident's label off a pod, and gives it its labels back when no other Incident holds it.
@@ -699,6 +711,10 @@ const (
 	ActionRemoveCopy Action = "RemoveCopy"
 	// ActionTakeOverCopy marks such a part as one that is used after all.
 	ActionTakeOverCopy Action = "TakeOverCopy"
+	// ActionPauseGitOps pauses what applies workloads from Git, or lets it be paused.
+	ActionPauseGitOps Action = "PauseGitOps"
+	// ActionResumeGitOps takes that back.
+	ActionResumeGitOps Action = "ResumeGitOps"
 )
 
 // JournalState says how far an action has come.
@@ -748,9 +764,9 @@ type JournalEntry struct {
 
 // PlannedAction is one thing that Enforce would do.
 type PlannedAction struct {
-	// verb is create, update, patch or delete.
+	// verb is create, update, patch or delete, or notify, where a route of the standing orders would be sent a message.
 	// +required
-	// +kubebuilder:validation:Enum=create;update;patch;delete
+	// +kubebuilder:validation:Enum=create;update;patch;delete;notify
 	Verb string `json:"verb,omitempty"`
 
 	// object is what it would be done to.
@@ -842,7 +858,7 @@ type StepChoice struct {
 	// +kubebuilder:validation:MaxLength=63
 	Step string `json:"step,omitempty"`
 
-	// object is what is brought back: a workload or a PersistentVolumeClaim.
+	// object is what is brought back, such as a workload or a PersistentVolumeClaim, or what is rotated or restarted.
 	// +required
 	Object ObjectRef `json:"object,omitempty,omitzero"`
 
@@ -928,6 +944,12 @@ type StepStatus struct {
 	// +optional
 	// +kubebuilder:validation:Minimum=1
 	Tries int32 `json:"tries,omitempty"`
+
+	// override says who lets a resumeGitOps step resume without having seen what the source renders, and why. It counts until the step is retried.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=1024
+	Override string `json:"override,omitempty"`
 
 	// lastIntervention says who intervened last, why, and what came of it.
 	// +optional
@@ -1024,6 +1046,12 @@ type RecoveryStatus struct {
 	// +kubebuilder:validation:MaxItems=128
 	Relapses []Relapse `json:"relapses,omitempty"`
 
+	// pauses are the managers of Argo CD and Flux that the recovery has paused, in the order in which it did.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=64
+	Pauses []GitOpsPause `json:"pauses,omitempty"`
+
 	// steps are the steps in the order of the plan.
 	// +optional
 	// +listType=map
@@ -1115,7 +1143,7 @@ type Summary struct {
 // IncidentStatus is what the operator has observed and done.
 // +kubebuilder:validation:MinProperties=1
 type IncidentStatus struct {
-	// conditions of the Incident: Accepted, Contained, Guarded, EvidenceCollected, Custody, Recovered, Released; and Ready, Reconciling and Stalled for
+	// conditions of the Incident: Accepted, Contained, Guarded, EvidenceCollected, Custody, Recovered, Released, and GitOpsPaused once something was paused; and Ready, Reconciling and Stalled for
 	// tools that follow kstatus.
 	// +optional
 	// +listType=map

@@ -145,7 +145,7 @@ type Approval struct {
 }
 
 // InterventionAction is what a person does to a step of a recovery.
-// +kubebuilder:validation:Enum=Retry;Skip;Undo
+// +kubebuilder:validation:Enum=Retry;Skip;Undo;Override
 type InterventionAction string
 
 const (
@@ -155,6 +155,8 @@ const (
 	InterventionSkip InterventionAction = "Skip"
 	// InterventionUndo takes back what a step has done.
 	InterventionUndo InterventionAction = "Undo"
+	// InterventionOverride lets a resumeGitOps step resume what it cannot see to render the known-good images.
+	InterventionOverride InterventionAction = "Override"
 )
 
 // Intervention is what one person does to one step of a recovery that is under way.
@@ -166,7 +168,8 @@ type Intervention struct {
 	Step string `json:"step,omitempty"`
 
 	// action is "Retry": the step has failed, was undone or is overdue, and begins anew; "Skip": the steps that depend on it start without it, which approve steps
-	// do not allow; "Undo": what the step has done is taken back, until a release step has succeeded and unless a step that depends on it has started.
+	// do not allow; "Undo": what the step has done is taken back, until a release step has succeeded and unless a step that depends on it has started;
+	// "Override": a resumeGitOps step, this time, resumes what it cannot see to render the known-good images.
 	// +required
 	Action InterventionAction `json:"action,omitempty"`
 

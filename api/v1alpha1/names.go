@@ -23,6 +23,9 @@ const (
 	// It makes the recovered revision differ from every earlier one, even when the images are the same.
 	RecoveredByAnnotation = "containment.cofferdam.dev/recovered-by"
 
+	// RotationAnnotation is put on a Secret when entries of it are replaced, and on a pod template when its workload is restarted after that. Its value tells one rotation from another.
+	RotationAnnotation = "containment.cofferdam.dev/rotation"
+
 	// HoldFinalizer stays on an Incident for as long as it holds a quarantine.
 	HoldFinalizer = "containment.cofferdam.dev/hold"
 
@@ -38,6 +41,12 @@ const (
 
 	// EvidenceLabel marks the ConfigMaps, in the operator's namespace, that keep recorded evidence.
 	EvidenceLabel = "containment.cofferdam.dev/evidence"
+
+	// GitOpsLeaseAnnotation keeps, as JSON, on what a recovery has paused, the lease by which it did: Incident, reason, when, and until when.
+	GitOpsLeaseAnnotation = "containment.cofferdam.dev/gitops-lease"
+
+	// GitOpsPausedLabel marks what a recovery has paused. Its value is the UID of the Incident.
+	GitOpsPausedLabel = "containment.cofferdam.dev/gitops-paused"
 
 	// CloseStage is the value of an approval's step that approves closing the Incident.
 	CloseStage = "close"

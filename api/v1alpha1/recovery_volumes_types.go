@@ -105,6 +105,13 @@ type RestoreVolumesStep struct {
 	// +kubebuilder:validation:Maximum=31536000
 	MarginSeconds *int32 `json:"marginSeconds,omitempty"`
 
+	// dwellSeconds is how long an incident may have gone unnoticed, in seconds, 1 to 31536000 (a year): the plan is Ready only while every claim has a snapshot that is older than this and marginSeconds together. A recovery
+	// goes by spec.suspectedSince of the Incident alone. If not set, any snapshot that can be used makes the plan Ready.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=31536000
+	DwellSeconds int32 `json:"dwellSeconds,omitempty"`
+
 	// snapshots is "Newest" (default): of each claim the newest snapshot that is old enough; or "OneGroup": the members of the newest VolumeGroupSnapshot that is old enough and has one of every claim, as volumes
 	// need that have to agree with one another. What is chosen is in status.recovery.choices, and part of what people approve.
 	// +optional

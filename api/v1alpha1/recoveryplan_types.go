@@ -135,45 +135,6 @@ type RollBackImagesStep struct {
 	BlockedReplacements BlockedReplacement `json:"blockedReplacements,omitempty"`
 }
 
-// VerifiedObject is one object that a verify step looks at.
-type VerifiedObject struct {
-	// apiVersion is the group and version of the object, such as "apps/v1".
-	// +required
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=317
-	APIVersion string `json:"apiVersion,omitempty"`
-
-	// kind is the kind of the object, such as "Deployment".
-	// +required
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=63
-	// +kubebuilder:validation:XValidation:rule="self != 'Secret'",message="Secrets are not read by Cofferdam; verify something that depends on them"
-	Kind string `json:"kind,omitempty"`
-
-	// name is the name of the object in the plan's namespace.
-	// +required
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=253
-	Name string `json:"name,omitempty"`
-
-	// expression is a CEL expression over the variable "object" that has to be true as well, such as
-	// "object.status.readyReplicas >= 2". If not set, kstatus alone decides.
-	// +optional
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=2048
-	Expression string `json:"expression,omitempty"`
-}
-
-// VerifyStep succeeds when every object is Current (kstatus) and its expression is true.
-type VerifyStep struct {
-	// objects are the objects to look at.
-	// +required
-	// +listType=atomic
-	// +kubebuilder:validation:MinItems=1
-	// +kubebuilder:validation:MaxItems=16
-	Objects []VerifiedObject `json:"objects,omitempty"`
-}
-
 // ApproveStep waits for people.
 // +kubebuilder:validation:XValidation:rule="!has(self.from) || size(self.from) >= self.required",message="from names fewer people than are required"
 type ApproveStep struct {
@@ -217,6 +178,7 @@ const (
 // the refusal of their new Jobs. It waits until no pod of such a revision is left, except quarantined evidence. Jobs that a CronJob had started before stay
 // quarantined until the Incident is closed. Several release steps that depend on one another release workloads in waves.
 // +kubebuilder:validation:XValidation:rule="!has(self.watched) || has(self.observeSeconds)",message="watched objects are observed for observeSeconds: set it"
+// +kubebuilder:validation:XValidation:rule="!has(self.watched) || (!has(self.watched.http) && !has(self.watched.tcp) && !has(self.watched.job))",message="what a release watches is looked at again and again: only objects and prometheus can be"
 type ReleaseStep struct {
 	// workloads are the workloads of this wave: it releases and observes these alone. They have to be rolled back by a step of the plan. If not set, all that the plan rolls back.
 	// +optional
@@ -231,7 +193,8 @@ type ReleaseStep struct {
 	// +kubebuilder:validation:Maximum=86400
 	ObserveSeconds int32 `json:"observeSeconds,omitempty"`
 
-	// watched are objects that have to be healthy before anything is released, and stay so for observeSeconds after that.
+	// watched is what has to be healthy before anything is released, and stay so for observeSeconds after that: objects and queries of Prometheus. A Prometheus that does not answer proves nothing: the step then goes on
+	// observing, and does not succeed. One that answers without data is not healthy.
 	// +optional
 	Watched VerifyStep `json:"watched,omitempty,omitzero"`
 
@@ -257,7 +220,7 @@ const (
 )
 
 // RecoveryStep is one step of a plan. Exactly one action is set.
-// +kubebuilder:validation:XValidation:rule="[has(self.rollBackImages), has(self.restoreVolumes), has(self.scale), has(self.runJob), has(self.verify), has(self.approve), has(self.release)].filter(x, x).size() == 1",message="a step has exactly one of rollBackImages, restoreVolumes, scale, runJob, verify, approve, release"
+// +kubebuilder:validation:XValidation:rule="[has(self.rollBackImages), has(self.restoreVolumes), has(self.scale), has(self.rotateSecrets), has(self.runJob), has(self.verify), has(self.approve), has(self.notify), has(self.release), has(self.pauseGitOps), has(self.resumeGitOps)].filter(x, x).size() == 1",message="a step has exactly one of rollBackImages, restoreVolumes, scale, rotateSecrets, runJob, verify, approve, notify, release, pauseGitOps, resumeGitOps"
 // +kubebuilder:validation:XValidation:rule="!has(self.dependsOn) || !(self.name in self.dependsOn)",message="a step cannot depend on itself"
 // +kubebuilder:validation:XValidation:rule="(!has(self.approve) && !has(self.release)) || self.onFailure == 'Halt'",message="approve and release steps have onFailure Halt: containment is never lifted without an approval, and what was released is not taken back"
 // +kubebuilder:validation:XValidation:rule="!(self.name in ['close', 'waive-gaps', 'remove-evidence'])",message="the names close, waive-gaps and remove-evidence are reserved: approvals of these steps approve closing the Incident, waiving evidence gaps and removing evidence"
@@ -309,11 +272,15 @@ type RecoveryStep struct {
 	// +optional
 	Scale *ScaleStep `json:"scale,omitempty,omitzero"`
 
+	// rotateSecrets replaces secrets.
+	// +optional
+	RotateSecrets *RotateSecretsStep `json:"rotateSecrets,omitempty,omitzero"`
+
 	// runJob runs a job.
 	// +optional
 	RunJob *RunJobStep `json:"runJob,omitempty,omitzero"`
 
-	// verify waits until objects are healthy.
+	// verify waits until what it names is healthy.
 	// +optional
 	Verify *VerifyStep `json:"verify,omitempty,omitzero"`
 
@@ -321,9 +288,21 @@ type RecoveryStep struct {
 	// +optional
 	Approve *ApproveStep `json:"approve,omitempty,omitzero"`
 
+	// notify tells others how far the recovery has come.
+	// +optional
+	Notify *NotifyStep `json:"notify,omitempty,omitzero"`
+
 	// release lifts quarantine.
 	// +optional
 	Release *ReleaseStep `json:"release,omitempty"`
+
+	// pauseGitOps keeps Argo CD and Flux from taking the recovery back.
+	// +optional
+	PauseGitOps *PauseGitOpsStep `json:"pauseGitOps,omitempty,omitzero"`
+
+	// resumeGitOps lets them go on, once their source renders the known-good images.
+	// +optional
+	ResumeGitOps *ResumeGitOpsStep `json:"resumeGitOps,omitempty"`
 }
 
 // RecoveryPlanSpec is how an application comes back.
@@ -360,8 +339,8 @@ type RecoveryPlanSpec struct {
 // RecoveryPlanStatus says whether the plan would work today.
 // +kubebuilder:validation:MinProperties=1
 type RecoveryPlanStatus struct {
-	// conditions of the plan. "Ready" is True when the steps are in order, every workload and container exists and every expression
-	// compiles.
+	// conditions of the plan. "Ready" is True when the steps are in order, every expression compiles, every workload and container exists, every claim that is restored has a snapshot that is old enough (see dwellSeconds),
+	// classes and drivers match, and the operator may do what the steps ask for. It is looked at again every five minutes. What cannot be found out is Unknown.
 	// +optional
 	// +listType=map
 	// +listMapKey=type

@@ -20,7 +20,7 @@ import (
 const (
 	// checkLimit is how long one image may take.
 	checkLimit = time.Minute
-	// checksAtOnce is how many images are looked at at the same time.
+	// checksAtOnce is how many images are looked at together.
 	checksAtOnce = 8
 	// validFor is how long it counts that an image is good: content never changes under a digest, but a registry may lose it. retryAfter is how long anything else counts.
 	validFor   = 4 * time.Minute

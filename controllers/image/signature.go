@@ -172,17 +172,19 @@ func (q *query) onlyLayer(digest v1.Hash) ([]byte, error) {
 	}
 	layers, err := image.Layers()
 	if err != nil || len(layers) != 1 {
-		return nil, nil
+		return nil, fault(err)
 	}
-	if kind, err := layers[0].MediaType(); err != nil || !strings.HasPrefix(string(kind), bundleType) {
-		return nil, nil
+	kind, err := layers[0].MediaType()
+	if err != nil || !strings.HasPrefix(string(kind), bundleType) {
+		return nil, fault(err)
 	}
 	return content(layers[0])
 }
 
 func content(layer v1.Layer) ([]byte, error) {
-	if size, err := layer.Size(); err != nil || size > maxBundle {
-		return nil, nil
+	size, err := layer.Size()
+	if err != nil || size > maxBundle {
+		return nil, fault(err)
 	}
 	from, err := layer.Compressed()
 	if err != nil {

@@ -21,6 +21,9 @@ func (s *scope) setConditions(failure error) {
 	for _, c := range []metav1.Condition{s.accepted(), s.contained(), s.guarded(), s.evidenceCollected(), s.custody(), s.recoveredCondition(), s.released()} {
 		s.set(c)
 	}
+	if c := s.gitOpsPaused(); c != nil {
+		s.set(*c)
+	}
 	for _, c := range s.kstatus(failure) {
 		s.set(c)
 	}

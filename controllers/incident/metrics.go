@@ -49,6 +49,10 @@ var (
 		Name: "cofferdam_ledger_entries",
 		Help: "Entries in the custody ledger of an Incident, as last signed.",
 	}, []string{"namespace", "incident"})
+	gitOpsPauses = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "cofferdam_gitops_pauses",
+		Help: "What an Incident has paused of Argo CD and Flux and has not resumed, as last observed: PausedByLease, PauseUndone, LeaseExpired, or LeaseOutlived.",
+	}, []string{"namespace", "incident", "state"})
 	conditionStatus = prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "cofferdam_incident_condition",
 		Help: "1 for the status that a condition of an Incident has, as last observed.",
@@ -56,7 +60,7 @@ var (
 )
 
 func init() {
-	metrics.Registry.MustRegister(timeToContain, timeToRecover, podVerdicts, openLeaks, revocations, tampering, guardFindings, evidenceItems, ledgerEntries, conditionStatus)
+	metrics.Registry.MustRegister(timeToContain, timeToRecover, podVerdicts, openLeaks, revocations, tampering, guardFindings, evidenceItems, ledgerEntries, gitOpsPauses, conditionStatus)
 }
 
 // observeMetrics follows a status that has just been recorded.
@@ -85,11 +89,14 @@ func observeMetrics(inc *v1alpha1.Incident, old, next *v1alpha1.IncidentStatus) 
 	for _, e := range next.Evidence {
 		evidenceItems.WithLabelValues(inc.Namespace, inc.Name, string(e.State)).Inc()
 	}
+	for state, n := range countPauses(next, metav1.Now()) {
+		gitOpsPauses.WithLabelValues(inc.Namespace, inc.Name, state).Set(float64(n))
+	}
 	if next.Custody != nil {
 		ledgerEntries.WithLabelValues(inc.Namespace, inc.Name).Set(float64(next.Custody.Entries))
 	}
 	for _, kind := range []string{v1alpha1.ConditionAccepted, v1alpha1.ConditionContained, v1alpha1.ConditionGuarded, v1alpha1.ConditionEvidenceCollected,
-		v1alpha1.ConditionCustody, v1alpha1.ConditionRecovered, v1alpha1.ConditionReleased, v1alpha1.ConditionStalled} {
+		v1alpha1.ConditionCustody, v1alpha1.ConditionRecovered, v1alpha1.ConditionReleased, v1alpha1.ConditionGitOpsPaused, v1alpha1.ConditionStalled} {
 		if c := apimeta.FindStatusCondition(next.Conditions, kind); c != nil {
 			conditionStatus.WithLabelValues(inc.Namespace, inc.Name, kind, string(c.Status)).Set(1)
 		}
@@ -117,5 +124,6 @@ func forgetMetrics(namespace, name string) {
 	openLeaks.DeletePartialMatch(labels)
 	evidenceItems.DeletePartialMatch(labels)
 	ledgerEntries.DeletePartialMatch(labels)
+	gitOpsPauses.DeletePartialMatch(labels)
 	conditionStatus.DeletePartialMatch(labels)
 }

@@ -65,9 +65,13 @@ func (s *scope) bound() {
 		s.next.Journal[i].Detail = clip(s.next.Journal[i].Detail, maxMessage)
 	}
 	if s.next.Recovery != nil {
+		for i := range s.next.Recovery.Pauses {
+			s.next.Recovery.Pauses[i].Message = clip(s.next.Recovery.Pauses[i].Message, 512)
+		}
 		for i := range s.next.Recovery.Steps {
 			st := &s.next.Recovery.Steps[i]
 			st.Message, st.LastIntervention = clip(st.Message, maxMessage), clip(st.LastIntervention, maxMessage)
+			st.Override = clip(st.Override, maxMessage)
 		}
 	}
 }

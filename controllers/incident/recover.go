@@ -20,6 +20,7 @@ import (
 	"cofferdam.dev/cofferdam/api/v1alpha1"
 	"cofferdam.dev/cofferdam/controllers/approval"
 	"cofferdam.dev/cofferdam/controllers/isolation"
+	"cofferdam.dev/cofferdam/controllers/lookout"
 	"cofferdam.dev/cofferdam/controllers/recovery"
 )
 
@@ -124,11 +125,15 @@ func (s *scope) execution(rec *v1alpha1.RecoveryStatus) *recovery.Execution {
 	x := &recovery.Execution{
 		Reader: s.Client, Writer: s, Journal: s.journal, Incident: s.incident, Plan: rec.Plan, PlanDigest: rec.PlanDigest, Choices: rec.Choices, Now: s.now,
 		Pods: s.next.Pods, Evidence: s.next.Evidence, All: s.view.All, Release: s.releaseStep, Leaks: s.leaksOf, Others: s.others, Relapse: s.relapse,
-		Look: s.lookAtImages(rec.Plan), Verified: rec.Images,
+		Look: s.lookAtImages(rec.Plan), Verified: rec.Images, Live: s.Client, Mapper: s.Client.RESTMapper(), May: s.declarerMay,
 		GapsWaived: s.next.GapDigest != "" && s.evidenceWait == "",
 	}
+	x.Outbound, x.ProbeImage, x.DryRun = s.Outbound, s.ProbeImage, client.NewDryRunClient(s.Client)
+	if s.next.Policy != nil {
+		x.Policy = s.next.Policy.Spec
+	}
 	if !s.dryRun() {
-		x.Steps = rec.Steps
+		x.Steps, x.Pauses = rec.Steps, &rec.Pauses
 	}
 	return x
 }
@@ -145,15 +150,37 @@ func (s *scope) runSteps(ctx context.Context) error {
 	x.Reader = reader
 	recovery.NoteApprovals(x)
 	recovery.NoteGone(x)
+	unwatched := s.watchPauses(ctx, x)
 	if ptr.Deref(s.incident.Spec.Recovery.Paused, false) {
 		s.planReason, s.planProblem = v1alpha1.ReasonPaused, cmp.Or(s.incident.Spec.Recovery.Reason, "spec.recovery.paused is true")
-		return nil
+		s.endReading(reader)
+		return unwatched
 	}
-	var failures []error
 	runnable := recovery.Runnable(rec.Plan, rec.Steps)
 	if s.finishing() {
 		runnable = recovery.Exchangers(rec.Plan, rec.Steps)
 	}
+	failures := append([]error{unwatched}, s.runThese(ctx, x, runnable)...)
+	if !s.finishing() {
+		failures = append(failures, s.runNext(ctx, x, runnable)...)
+	}
+	s.endReading(reader)
+	if recovery.Complete(rec.Steps) && s.next.RecoveredAt.IsZero() {
+		s.next.RecoveredAt = s.now
+	}
+	return errors.Join(failures...)
+}
+
+// endReading ends the reading of the pass, and asks for another one where changes of that would not bring one.
+func (s *scope) endReading(reader *lookout.Reader) {
+	if !reader.Done() {
+		s.lookAgainAfter(stepPoll)
+	}
+}
+
+// runThese runs steps, and notes in rec what has come of them.
+func (s *scope) runThese(ctx context.Context, x *recovery.Execution, runnable []int) (failures []error) {
+	rec := s.next.Recovery
 	for _, i := range runnable {
 		step := rec.Plan.Steps[i]
 		outcome, err := recovery.Run(ctx, x, step)
@@ -167,13 +194,33 @@ func (s *scope) runSteps(ctx context.Context) error {
 			s.lookAgainAfter(outcome.Again)
 		}
 	}
-	if !reader.Done() {
-		s.lookAgainAfter(stepPoll)
+	return failures
+}
+
+// runNext begins, in the pass in which steps have succeeded, those that waited for them. They write nothing but their intents: that what they depend on has come true is not durable yet.
+func (s *scope) runNext(ctx context.Context, x *recovery.Execution, ran []int) (failures []error) {
+	rec := s.next.Recovery
+	x.Writer = postponed{}
+	for {
+		var next []int
+		for _, i := range recovery.Runnable(rec.Plan, rec.Steps) {
+			if !slices.Contains(ran, i) && recovery.BeginsByIntent(rec.Plan.Steps[i]) {
+				next = append(next, i)
+			}
+		}
+		if len(next) == 0 {
+			return failures
+		}
+		failures = append(failures, s.runThese(ctx, x, next)...)
+		ran = append(ran, next...)
 	}
-	if recovery.Complete(rec.Steps) && s.next.RecoveredAt.IsZero() {
-		s.next.RecoveredAt = s.now
-	}
-	return errors.Join(failures...)
+}
+
+// postponed leaves every write to the next pass.
+type postponed struct{}
+
+func (postponed) Write(context.Context, v1alpha1.PlannedAction, func(context.Context, client.Client) error) error {
+	return nil
 }
 
 // seenAnyway says of which types every change brings a pass though no step asks for it, or which never change: the rules of a StorageClass do not.

@@ -37,6 +37,7 @@ func turns(old, next *v1alpha1.IncidentStatus) []turn {
 		tamperTurns(old, next),
 		evidenceTurns(old, next),
 		recoveryTurns(old, next),
+		pauseTurns(old, next),
 		// The conditions that sum up come after what they sum up.
 		conditionTurns(old, next, v1alpha1.ConditionContained, v1alpha1.ConditionGuarded, v1alpha1.ConditionEvidenceCollected,
 			v1alpha1.ConditionCustody, v1alpha1.ConditionRecovered, v1alpha1.ConditionReleased),

@@ -159,6 +159,40 @@ func TestAListIsWaitedForAsAWhole(t *testing.T) {
 	b.woken(first)
 }
 
+func TestAListIsReadOnceInAPass(t *testing.T) {
+	b := newBench(t)
+	reader := b.lookout.Reader(first, b.client, func(runtime.Object) bool { return false })
+	read := func(r *Reader, namespace string) int {
+		var list appsv1.DeploymentList
+		if err := r.List(t.Context(), &list, client.InNamespace(namespace)); err != nil {
+			t.Fatal(err)
+		}
+		for i := range list.Items {
+			list.Items[i].Name = "changed by who has read it"
+		}
+		return len(list.Items)
+	}
+	if err := b.client.Create(t.Context(), deployment("web")); err != nil {
+		t.Fatal(err)
+	}
+	if n := read(reader, "shop"); n != 1 {
+		t.Fatalf("%d Deployments", n)
+	}
+	if err := b.client.Create(t.Context(), deployment("api")); err != nil {
+		t.Fatal(err)
+	}
+	if n, elsewhere := read(reader, "shop"), read(reader, "elsewhere"); n != 1 || elsewhere != 0 {
+		t.Errorf("%d Deployments, and %d elsewhere", n, elsewhere)
+	}
+	var again appsv1.DeploymentList
+	if err := reader.List(t.Context(), &again, client.InNamespace("shop")); err != nil || again.Items[0].Name != "web" {
+		t.Errorf("what one step does with its list shows in that of the next: %v, %v", again.Items, err)
+	}
+	if n := read(b.lookout.Reader(first, b.client, func(runtime.Object) bool { return false }), "shop"); n != 2 {
+		t.Errorf("%d Deployments in the next pass", n)
+	}
+}
+
 func TestWhatMayNotBeWatchedIsLookedAtAgain(t *testing.T) {
 	b := newBench(t)
 	b.metadata.PrependReactor("list", "configmaps", func(clienttesting.Action) (bool, runtime.Object, error) {

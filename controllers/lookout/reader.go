@@ -2,6 +2,8 @@ package lookout
 
 import (
 	"context"
+	"fmt"
+	"reflect"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/runtime"
@@ -20,11 +22,18 @@ type Reader struct {
 	watched func(runtime.Object) bool
 	waits   map[wait]bool
 	blind   bool
+	lists   map[string]listing
+}
+
+// listing is what a list has yielded in this pass.
+type listing struct {
+	list client.ObjectList
+	err  error
 }
 
 // Reader returns a reader for one pass over the Incident. Objects of types of which watched is true are not watched a second time.
 func (l *Lookout) Reader(of types.NamespacedName, c client.Client, watched func(runtime.Object) bool) *Reader {
-	return &Reader{reader: c, scheme: c.Scheme(), lookout: l, of: of, watched: watched, waits: map[wait]bool{}}
+	return &Reader{reader: c, scheme: c.Scheme(), lookout: l, of: of, watched: watched, waits: map[wait]bool{}, lists: map[string]listing{}}
 }
 
 // Get watches the object, and reads it.
@@ -33,12 +42,21 @@ func (r *Reader) Get(ctx context.Context, key client.ObjectKey, obj client.Objec
 	return r.reader.Get(ctx, key, obj, opts...)
 }
 
-// List watches whatever the list may come to hold, and reads it.
+// List watches whatever the list may come to hold, and reads it. The same list is read once in a pass, for all the steps that ask for it.
 func (r *Reader) List(ctx context.Context, list client.ObjectList, opts ...client.ListOption) error {
 	options := client.ListOptions{}
 	options.ApplyOptions(opts)
-	r.expect(list, options.Namespace, "")
-	return r.reader.List(ctx, list, opts...)
+	key := fmt.Sprintf("%T %s %s %s", list, list.GetObjectKind().GroupVersionKind(), options.Namespace, options.AsListOptions())
+	known, again := r.lists[key]
+	if !again {
+		r.expect(list, options.Namespace, "")
+		known.err = r.reader.List(ctx, list, opts...)
+		known.list, _ = list.DeepCopyObject().(client.ObjectList)
+		r.lists[key] = known
+		return known.err
+	}
+	reflect.ValueOf(list).Elem().Set(reflect.ValueOf(known.list.DeepCopyObject()).Elem())
+	return known.err
 }
 
 func (r *Reader) expect(obj runtime.Object, namespace, name string) {

@@ -6,13 +6,16 @@ import (
 	"strings"
 	"time"
 
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
 	"cofferdam.dev/cofferdam/controllers/journal"
+	"cofferdam.dev/cofferdam/controllers/outbound"
 	"cofferdam.dev/cofferdam/controllers/target"
 )
 
@@ -26,6 +29,8 @@ type Outcome struct {
 	Again time.Duration
 	// Message says what was observed, or what the step waits for and what a person can do about it.
 	Message string
+	// Unseen says that nothing was found to be wrong, but that something could not be looked at.
+	Unseen bool
 }
 
 func done(format string, args ...any) Outcome {
@@ -67,6 +72,9 @@ func each[T any](objects []T, one func(T) (Outcome, error)) (Outcome, error) {
 	}
 	return done("%s", strings.Join(ready, "; ")), nil
 }
+
+// unwatched is how often a step is looked at that waits for what cannot be watched.
+const unwatched = 2 * time.Second
 
 // after is the outcome, with how soon it is looked at again.
 func (o Outcome) after(again time.Duration) Outcome {
@@ -116,6 +124,22 @@ type Execution struct {
 	// Others are the other Incidents there are, and Relapse notes that a workload is quarantined again.
 	Others  func(ctx context.Context) ([]v1alpha1.Incident, error)
 	Relapse func(v1alpha1.Relapse)
+	// Live reads what is not to be waited for: Reader may watch whatever it reads. Mapper knows which version of a kind the server serves. May reports whether the declarer may do something.
+	Live   client.Reader
+	Mapper apimeta.RESTMapper
+	May    func(ctx context.Context, what authorizationv1.ResourceAttributes) (bool, error)
+	// Pauses are what the recovery has paused, as this pass will write it; nil in a dry run. Unpaused says which of it is known not to be, or may still change something; set by WatchPauses.
+	Pauses   *[]v1alpha1.GitOpsPause
+	Unpaused string
+	// Policy is the copy of the standing orders, Outbound calls the services that they name, and ProbeImage is the image with which is probed.
+	Policy     v1alpha1.ContainmentPolicySpec
+	Outbound   *outbound.Caller
+	ProbeImage string
+	// DryRun makes requests that change nothing: whether they would be granted, and what they would be made on, is what it is for.
+	DryRun client.Client
+
+	// callsUntil is when the time for calls is over in this pass.
+	callsUntil time.Time
 }
 
 // Action executes one kind of step. Run looks, does what comes next, and says what it waits for. It is idempotent and does not block.
@@ -142,13 +166,19 @@ func Run(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep) (Outcome
 		}
 		return done("there is nothing to take back"), nil
 	}
+	if why := x.heldBack(step); why != "" {
+		return waiting("waits: %s", why), nil
+	}
 	out, err := action.Run(ctx, x, step)
 	if err != nil || !out.Done || step.Gate == nil {
 		return out, err
 	}
-	gate, err := lookAt(ctx, x, step.Gate)
+	gate, err := lookAt(ctx, x, step.Name, "gate", step.Gate)
 	if err != nil || gate.Done {
 		return out, err
+	}
+	if gate.Failed {
+		return failed("%s; its gate has failed: %s", out.Message, gate.Message), nil
 	}
 	return waiting("%s; its gate %s", out.Message, gate.Message).after(gate.Again), nil
 }
@@ -156,6 +186,9 @@ func Run(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep) (Outcome
 // ChooseAll asks every step of the plan for its choices, in the order of the plan. It says why the plan cannot be executed now, or "".
 func ChooseAll(ctx context.Context, x *Execution) (choices []v1alpha1.StepChoice, why string, err error) {
 	for _, step := range x.Plan.Steps {
+		if why := lacking(x, step); why != "" {
+			return nil, fmt.Sprintf("step %s: %s", step.Name, why), nil
+		}
 		chooser, ok := ActionFor(step).(Chooser)
 		if !ok {
 			continue
@@ -239,16 +272,29 @@ func ActionFor(step v1alpha1.RecoveryStep) Action {
 		return restoreVolumes{}
 	case step.Scale != nil:
 		return scale{}
+	case step.RotateSecrets != nil:
+		return rotateSecrets{}
 	case step.RunJob != nil:
 		return runJob{}
 	case step.Verify != nil:
 		return verify{}
 	case step.Approve != nil:
 		return approve{}
+	case step.Notify != nil:
+		return notify{}
 	case step.Release != nil:
 		return release{}
+	case step.PauseGitOps != nil:
+		return pauseGitOps{}
+	case step.ResumeGitOps != nil:
+		return resumeGitOps{}
 	}
 	return nil
+}
+
+// BeginsByIntent reports whether all that the step does to the cluster goes through Execution.Writer, so that it can begin with nothing but an intent.
+func BeginsByIntent(step v1alpha1.RecoveryStep) bool {
+	return step.RollBackImages != nil || step.Scale != nil || step.Verify != nil || step.Approve != nil
 }
 
 // RecoveredBy tells what the plan of this Incident has brought back: it carries the Incident's mark and runs the known-good images. The mark alone

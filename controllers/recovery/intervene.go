@@ -44,11 +44,14 @@ func intervened(s v1alpha1.StepStatus, v v1alpha1.Intervention, now metav1.Time)
 	switch v.Action {
 	case v1alpha1.InterventionRetry:
 		s.Tries++
+		s.Override = ""
 		s.State, s.StartedAt, s.FinishedAt, s.ObservedSince = v1alpha1.StepPending, metav1.Time{}, metav1.Time{}, metav1.Time{}
 	case v1alpha1.InterventionSkip:
 		s.State, s.FinishedAt = v1alpha1.StepSkipped, now
 	case v1alpha1.InterventionUndo:
 		s.State, s.FinishedAt = v1alpha1.StepUndoing, metav1.Time{}
+	case v1alpha1.InterventionOverride:
+		s.Override = told(v, "")
 	}
 	return s
 }
@@ -61,7 +64,7 @@ func refusal(plan v1alpha1.RecoveryPlanSpec, status []v1alpha1.StepStatus, i int
 		if !slices.Contains([]v1alpha1.StepState{v1alpha1.StepFailed, v1alpha1.StepUndone, v1alpha1.StepOverdue, v1alpha1.StepSkipped}, state) {
 			return fmt.Sprintf("a step that is %s is not retried", state)
 		}
-		if state == v1alpha1.StepOverdue && (step.RunJob != nil || step.RestoreVolumes != nil) {
+		if state == v1alpha1.StepOverdue && (step.RunJob != nil || step.RestoreVolumes != nil || runsJobs(step.Verify) || runsJobs(step.Gate)) {
 			return "a step that is Overdue is still under way, and what it has started is not started a second time beside it"
 		}
 		if len(status[i].Records) > maxRecords/2 {
@@ -78,6 +81,13 @@ func refusal(plan v1alpha1.RecoveryPlanSpec, status []v1alpha1.StepStatus, i int
 		}
 	case v1alpha1.InterventionUndo:
 		return undoRefusal(plan, status, i)
+	case v1alpha1.InterventionOverride:
+		switch {
+		case step.ResumeGitOps == nil:
+			return "only a resumeGitOps step is overridden: it then resumes what it cannot see to render the known-good images"
+		case state != v1alpha1.StepRunning && state != v1alpha1.StepOverdue:
+			return fmt.Sprintf("a step that is %s waits for nothing that could be overridden", state)
+		}
 	}
 	return ""
 }

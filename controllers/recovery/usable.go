@@ -25,11 +25,7 @@ func Unusable(plan v1alpha1.RecoveryPlanSpec) (reason, why string) {
 		return v1alpha1.ReasonInvalidVerification, "spec.verification: " + why
 	}
 	for _, step := range plan.Steps {
-		looksAt := []*v1alpha1.VerifyStep{step.Verify, step.Gate}
-		if step.Release != nil {
-			looksAt = append(looksAt, &step.Release.Watched)
-		}
-		for _, looks := range looksAt {
+		for _, looks := range looksAt(step) {
 			if err := compileAll(looks); err != nil {
 				return v1alpha1.ReasonInvalidExpression, fmt.Sprintf("step %s: %v", step.Name, err)
 			}
@@ -40,7 +36,7 @@ func Unusable(plan v1alpha1.RecoveryPlanSpec) (reason, why string) {
 
 // unsound says what the guard of recovery plans refuses: a plan may be older than the guard.
 func unsound(steps []v1alpha1.RecoveryStep) string {
-	approving, names := map[string]bool{}, map[string]bool{}
+	approving, names, pausing := map[string]bool{}, map[string]bool{}, ""
 	for _, step := range steps {
 		names[step.Name], approving[step.Name] = true, step.Approve != nil
 	}
@@ -53,19 +49,30 @@ func unsound(steps []v1alpha1.RecoveryStep) string {
 		if step.Release != nil && !slices.ContainsFunc(step.DependsOn, func(d string) bool { return approving[d] }) {
 			return fmt.Sprintf("release step %s does not depend directly on an approve step: containment is never lifted without an approval", step.Name)
 		}
+		if step.PauseGitOps != nil && pausing != "" {
+			return fmt.Sprintf("steps %s and %s are both pauseGitOps: a plan has one, which pauses everything", pausing, step.Name)
+		}
+		if step.PauseGitOps != nil {
+			pausing = step.Name
+		}
+		if step.ResumeGitOps != nil && !afterPause(steps, step) {
+			return fmt.Sprintf("resumeGitOps step %s depends on no pauseGitOps step: there is nothing that it could resume", step.Name)
+		}
 	}
 	return ""
 }
 
 func compileAll(looks *v1alpha1.VerifyStep) error {
-	if looks == nil {
-		return nil
-	}
 	for _, o := range looks.Objects {
 		if o.Expression == "" {
 			continue
 		}
 		if err := Compile(o.Expression); err != nil {
+			return err
+		}
+	}
+	for _, check := range looks.Prometheus {
+		if err := compileSample(check.Expression); err != nil {
 			return err
 		}
 	}

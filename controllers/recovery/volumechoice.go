@@ -27,6 +27,8 @@ type candidate struct {
 	// taken is when the storage took it.
 	taken time.Time
 	group string
+	// mode is the volumeMode of its source, or "" where the storage does not say.
+	mode string
 }
 
 // Choose decides from which snapshot each claim is restored: none of them is younger than what is suspected.
@@ -190,7 +192,7 @@ func (s *selection) judge(ctx context.Context, snapshot *snapshotv1.VolumeSnapsh
 		return nil, fmt.Sprintf("was taken at %s, and only what was taken before %s is known to be older than the incident",
 			taken.UTC().Format(time.RFC3339), s.before.UTC().Format(time.RFC3339)), nil
 	}
-	return &candidate{snapshot: snapshot, taken: taken, group: ptr.Deref(status.VolumeGroupSnapshotName, "")}, "", nil
+	return &candidate{snapshot: snapshot, taken: taken, group: ptr.Deref(status.VolumeGroupSnapshotName, ""), mode: string(ptr.Deref(content.Spec.SourceVolumeMode, ""))}, "", nil
 }
 
 // takenAt is when the storage took the snapshot: what the content says, to which people of a namespace have no access, unless the snapshot itself says that it was later.

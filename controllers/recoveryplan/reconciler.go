@@ -54,10 +54,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if err := r.Client.Get(ctx, req.NamespacedName, &plan); err != nil {
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
-	ready, err := r.judge(ctx, &plan)
-	if err != nil {
-		return ctrl.Result{}, err
-	}
+	ready, unread := r.judge(ctx, &plan)
 	ready.Type = v1alpha1.ConditionReady
 	ready.ObservedGeneration = plan.Generation
 	ready.LastTransitionTime = metav1.NewTime(r.Clock.Now().Truncate(time.Second))
@@ -69,6 +66,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 			return ctrl.Result{}, fmt.Errorf("writing the status of RecoveryPlan %s: %w", req, client.IgnoreNotFound(err))
 		}
 	}
+	if unread != nil {
+		return ctrl.Result{}, unread
+	}
 	return ctrl.Result{RequeueAfter: recheck}, nil
 }
 
@@ -76,26 +76,31 @@ func (r *Reconciler) judge(ctx context.Context, plan *v1alpha1.RecoveryPlan) (me
 	if reason, why := recovery.Unusable(plan.Spec); why != "" {
 		return metav1.Condition{Status: metav1.ConditionFalse, Reason: reason, Message: why}, nil
 	}
-	why, err := recovery.MissingWorkload(ctx, r.Client, plan)
+	found, err := r.examine(ctx, plan)
 	if err != nil {
-		return metav1.Condition{}, err
+		return metav1.Condition{Status: metav1.ConditionUnknown, Reason: v1alpha1.ReasonNotExamined, Message: err.Error()}, err
 	}
-	if why != "" {
-		return metav1.Condition{Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonUnknownWorkload, Message: why}, nil
-	}
-	why, err = recovery.NoRevision(ctx, r.Client, plan)
-	if err != nil {
-		return metav1.Condition{}, err
-	}
-	if why != "" {
-		return metav1.Condition{Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonNoRevision, Message: why}, nil
+	if found.Why != "" {
+		return metav1.Condition{Status: metav1.ConditionFalse, Reason: found.Reason, Message: found.Why}, nil
 	}
 	return r.judgeImages(plan), nil
 }
 
+func (r *Reconciler) examine(ctx context.Context, plan *v1alpha1.RecoveryPlan) (recovery.Finding, error) {
+	why, err := recovery.MissingWorkload(ctx, r.Client, plan)
+	if err != nil || why != "" {
+		return recovery.Finding{Reason: v1alpha1.ReasonUnknownWorkload, Why: why}, err
+	}
+	why, err = recovery.NoRevision(ctx, r.Client, plan)
+	if err != nil || why != "" {
+		return recovery.Finding{Reason: v1alpha1.ReasonNoRevision, Why: why}, err
+	}
+	return recovery.Examine(ctx, &recovery.Examination{Client: r.Client, Namespace: plan.Namespace, Plan: plan.Spec, Now: r.Clock.Now()})
+}
+
 // judgeImages says whether the images that the plan lists are what it asks for. Those that are to be chosen are looked at when the recovery begins.
 func (r *Reconciler) judgeImages(plan *v1alpha1.RecoveryPlan) metav1.Condition {
-	fine := fmt.Sprintf("%d steps are in order; every workload and container exists", len(plan.Spec.Steps))
+	fine := fmt.Sprintf("%d steps are in order; what they need exists, and the operator may do what they ask for", len(plan.Spec.Steps))
 	if plan.Spec.Verification == nil {
 		return metav1.Condition{Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonPlanUsable, Message: fine}
 	}

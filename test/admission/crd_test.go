@@ -136,11 +136,16 @@ var creations = []creation{
 		accepted: Plan(shop, "p", Verify("v", "v1", "ConfigMap", "s", "")),
 	},
 	{
-		message: "a step has exactly one of rollBackImages, restoreVolumes, scale, runJob, verify, approve, release",
+		message: "a step has exactly one of rollBackImages, restoreVolumes, scale, rotateSecrets, runJob, verify, approve, notify, release, pauseGitOps, resumeGitOps",
 		refused: Plan(shop, "p", containmentv1alpha1.RecoveryStep{
 			Name: "a", Approve: Approve("a").Approve, Verify: Verify("a", "v1", "Pod", "x", "").Verify,
 		}),
 		accepted: Plan(shop, "p", Approve("a"), Verify("b", "v1", "Pod", "x", "")),
+	},
+	{
+		message:  "a step has exactly one of rollBackImages, restoreVolumes, scale, rotateSecrets, runJob, verify, approve, notify, release",
+		refused:  Plan(shop, "p", containmentv1alpha1.RecoveryStep{Name: "a"}),
+		accepted: Plan(shop, "p", Notify("a", "it begins", nil), Notify("b", "it is over", nil, "oncall")),
 	},
 	{
 		message:  "a step cannot depend on itself",
@@ -189,9 +194,74 @@ var creations = []creation{
 		accepted: images(Plan(shop, "p", RollBack("r", web), Approve("a"), wave(web)), KnownGood("Deployment", "web", "app", GoodImage)),
 	},
 	{
+		message:  "say where managers may be paused",
+		refused:  Plan(shop, "p", containmentv1alpha1.RecoveryStep{Name: "g", PauseGitOps: &containmentv1alpha1.PauseGitOpsStep{LeaseSeconds: 60}}),
+		accepted: Plan(shop, "p", PauseGitOps("g", []string{"argocd"}, nil), ResumeGitOps("r", "g")),
+	},
+	{
+		message:  "a plan has at most one pauseGitOps step",
+		refused:  Plan(shop, "p", PauseGitOps("g", []string{"argocd"}, nil), PauseGitOps("h", []string{"argocd"}, nil)),
+		accepted: Plan(shop, "p", PauseGitOps("g", []string{"argocd", "apps"}, []string{"flux-system", "apps"})),
+	},
+	{
+		message:  "a plan with a resumeGitOps step has a pauseGitOps step",
+		refused:  Plan(shop, "p", Approve("a"), ResumeGitOps("r", "a")),
+		accepted: Plan(shop, "p", PauseGitOps("g", nil, []string{"flux-system"}), ResumeGitOps("r", "g")),
+	},
+	{
 		message:  "watched objects are observed for observeSeconds",
 		refused:  Plan(shop, "p", Approve("a"), watched(0)),
 		accepted: Plan(shop, "p", Approve("a"), watched(60)),
+	},
+	{
+		message:  "what a release watches is looked at again and again",
+		refused:  Plan(shop, "p", Approve("a"), watching(containmentv1alpha1.VerifyStep{TCP: []containmentv1alpha1.TCPCheck{{Host: "db", Port: 5432}}})),
+		accepted: Plan(shop, "p", Approve("a"), watching(containmentv1alpha1.VerifyStep{Prometheus: []containmentv1alpha1.PrometheusCheck{{Source: "main", Query: "up", Expression: "value == 1"}}})),
+	},
+	{
+		message:  "nothing is rotated",
+		refused:  Plan(shop, "p", rotating(func(r *containmentv1alpha1.RotateSecretsStep) { r.Generate = nil })),
+		accepted: Plan(shop, "p", rotating(func(*containmentv1alpha1.RotateSecretsStep) {})),
+	},
+	{
+		message:  "restart Listed takes workloads",
+		refused:  Plan(shop, "p", rotating(func(r *containmentv1alpha1.RotateSecretsStep) { r.Restart = "Listed" })),
+		accepted: Plan(shop, "p", rotating(listing("Listed"))),
+	},
+	{
+		message:  "restart None takes no workloads",
+		refused:  Plan(shop, "p", rotating(listing("None"))),
+		accepted: Plan(shop, "p", rotating(func(r *containmentv1alpha1.RotateSecretsStep) { r.Restart = "None" })),
+	},
+	{
+		message:  "nothing is looked at",
+		refused:  Plan(shop, "p", looking(containmentv1alpha1.VerifyStep{ProbeSeconds: 30})),
+		accepted: Plan(shop, "p", looking(containmentv1alpha1.VerifyStep{Job: containmentv1alpha1.RunJobStep{Image: GoodImage}})),
+	},
+	{
+		message:  "the url of a check is an http or https URL",
+		refused:  Plan(shop, "p", looking(containmentv1alpha1.VerifyStep{HTTP: []containmentv1alpha1.HTTPCheck{{URL: "web/healthz"}}})),
+		accepted: Plan(shop, "p", looking(containmentv1alpha1.VerifyStep{HTTP: []containmentv1alpha1.HTTPCheck{{URL: "http://web/healthz"}, {URL: "https://web:8443/"}}})),
+	},
+	{
+		message:  "the name of an endpoint consists of lower-case letters, digits and dashes",
+		refused:  prometheus(containmentv1alpha1.Endpoint{Name: "Main one", URL: "https://prometheus.example.com"}),
+		accepted: prometheus(containmentv1alpha1.Endpoint{Name: "main-1", URL: "https://prometheus.example.com"}),
+	},
+	{
+		message:  "the url of an endpoint is an http or https URL without credentials",
+		refused:  prometheus(containmentv1alpha1.Endpoint{Name: "main", URL: "https://user:password@prometheus.example.com"}),
+		accepted: prometheus(containmentv1alpha1.Endpoint{Name: "main", URL: "https://prometheus.example.com/tenant"}),
+	},
+	{
+		message:  "an http URL that is not on the loopback address takes plaintext Allow",
+		refused:  prometheus(containmentv1alpha1.Endpoint{Name: "main", URL: "http://prometheus.monitoring:9090"}),
+		accepted: prometheus(containmentv1alpha1.Endpoint{Name: "main", URL: "http://prometheus.monitoring:9090", Plaintext: "Allow"}),
+	},
+	{
+		message:  "an http URL that is not on the loopback address takes plaintext Allow",
+		refused:  prometheus(containmentv1alpha1.Endpoint{Name: "main", URL: "http://127.0.0.1.example.com"}),
+		accepted: prometheus(containmentv1alpha1.Endpoint{Name: "main", URL: "http://127.0.0.1:9090"}, containmentv1alpha1.Endpoint{Name: "six", URL: "http://[::1]:9090"}),
 	},
 	{
 		message:  "the image of a job is pinned by digest",
@@ -307,6 +377,34 @@ func watched(seconds int32) containmentv1alpha1.RecoveryStep {
 	step.Release.Watched = *Verify("v", "v1", "Pod", "x", "").Verify
 	step.Release.ObserveSeconds = seconds
 	return step
+}
+
+// prometheus makes a ContainmentPolicy that names Prometheus servers.
+func prometheus(endpoints ...containmentv1alpha1.Endpoint) *policy {
+	return Policy("p", func(p *policy) { p.Spec.Recovery.Prometheus = endpoints })
+}
+
+func looking(what containmentv1alpha1.VerifyStep) containmentv1alpha1.RecoveryStep {
+	return containmentv1alpha1.RecoveryStep{Name: "look", Verify: &what}
+}
+
+func watching(what containmentv1alpha1.VerifyStep) containmentv1alpha1.RecoveryStep {
+	step := watched(60)
+	step.Release.Watched = what
+	return step
+}
+
+// rotating makes a step that rotates a Secret.
+func rotating(change func(*containmentv1alpha1.RotateSecretsStep)) containmentv1alpha1.RecoveryStep {
+	step := Rotate("r", "s", nil, "password")
+	change(step.RotateSecrets)
+	return step
+}
+
+func listing(mode containmentv1alpha1.RestartMode) func(*containmentv1alpha1.RotateSecretsStep) {
+	return func(r *containmentv1alpha1.RotateSecretsStep) {
+		r.Restart, r.Workloads = mode, []containmentv1alpha1.RestartedWorkload{{Kind: "Deployment", Name: "web"}}
+	}
 }
 
 func wholeTemplate(kind containmentv1alpha1.RecoverableKind) containmentv1alpha1.RecoveryStep {

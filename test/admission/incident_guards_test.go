@@ -169,6 +169,17 @@ var _ = Describe("Targets in other namespaces", func() {
 		Expect(responder.Update(ctx, more.DeepCopy(), client.DryRunAll)).To(refusedWith(message))
 		Expect(lead.Update(ctx, more, client.DryRunAll)).To(Succeed())
 	})
+
+	It("are checked again when a digest is added that is refused there", func(ctx context.Context) {
+		object := declared(ctx, Targets(elsewhere), Compromised(digestA))
+		Expect(responder.Update(ctx, changed(object, Severity("Low")), client.DryRunAll)).To(Succeed())
+		Expect(responder.Update(ctx, changed(object, Compromised(digestA, digestB)), client.DryRunAll)).To(refusedWith(message))
+		Expect(lead.Update(ctx, changed(object, Compromised(digestA, digestB)), client.DryRunAll)).To(Succeed())
+		first := declared(ctx, Targets(elsewhere))
+		Expect(responder.Update(ctx, changed(first, Compromised(digestA)), client.DryRunAll)).To(refusedWith(message))
+		here := declared(ctx)
+		Expect(responder.Update(ctx, changed(here, Compromised(digestA)), client.DryRunAll)).To(Succeed())
+	})
 })
 
 var _ = Describe("The times of an Incident", func() {
@@ -290,10 +301,31 @@ var _ = Describe("A recovery plan", func() {
 		Expect(author.Create(ctx, Plan(shop, "p", steps...), client.DryRunAll)).To(Succeed())
 		Expect(author.Create(ctx, Plan(shop, "p", RunJob("a", GoodImage)), client.DryRunAll)).To(refusedWith("takes the permission to create jobs.batch"))
 		Expect(chief.Create(ctx, Plan(shop, "p", RunJob("a", GoodImage)), client.DryRunAll)).To(Succeed())
+		gated := Verify("g", "v1", "Pod", "x", "")
+		gated.Gate = &containmentv1alpha1.VerifyStep{Job: containmentv1alpha1.RunJobStep{Image: GoodImage}}
+		for _, step := range []containmentv1alpha1.RecoveryStep{gated, looking(containmentv1alpha1.VerifyStep{TCP: []containmentv1alpha1.TCPCheck{{Host: "db", Port: 5432}}})} {
+			Expect(author.Create(ctx, Plan(shop, "p", step), client.DryRunAll)).To(refusedWith("verifies by http, tcp or job takes the permission to create jobs.batch"))
+			Expect(chief.Create(ctx, Plan(shop, "p", step), client.DryRunAll)).To(Succeed())
+		}
+		for permission, change := range map[string]func(*containmentv1alpha1.RotateSecretsStep){
+			"patch secrets": func(*containmentv1alpha1.RotateSecretsStep) {},
+			"delete secrets": func(r *containmentv1alpha1.RotateSecretsStep) {
+				r.TokenSecrets = []containmentv1alpha1.TokenSecret{{SecretName: "token", ServiceAccountName: "builder"}}
+			},
+			"patch externalsecrets.external-secrets.io":      func(r *containmentv1alpha1.RotateSecretsStep) { r.ExternalSecrets = []string{"db"} },
+			"patch certificates.cert-manager.io/status":      func(r *containmentv1alpha1.RotateSecretsStep) { r.Certificates = []string{"web"} },
+			"patch deployments, statefulsets and daemonsets": listing("Listed"),
+		} {
+			plan := Plan(shop, "p", rotating(change))
+			Expect(author.Create(ctx, plan.DeepCopy(), client.DryRunAll)).To(refusedWith("takes the permission to " + permission))
+			Expect(chief.Create(ctx, plan, client.DryRunAll)).To(Succeed())
+		}
 		Expect(author.Create(ctx, Plan(shop, "p", RestoreVolumes("a", nil, "data")), client.DryRunAll)).To(refusedWith("takes the permission to create and delete persistentvolumeclaims"))
 		keeper := storekeeper(ctx)
 		Expect(keeper.Create(ctx, Plan(shop, "p", checked(GoodImage)), client.DryRunAll)).To(refusedWith("has a check takes the permission to create jobs.batch"))
 		Expect(chief.Create(ctx, Plan(shop, "p", checked(GoodImage)), client.DryRunAll)).To(Succeed())
+		Expect(author.Create(ctx, Plan(shop, "p", PauseGitOps("g", []string{"argocd"}, nil)), client.DryRunAll)).To(refusedWith("takes the permission to patch applications.argoproj.io"))
+		Expect(author.Create(ctx, Plan(shop, "p", PauseGitOps("g", nil, []string{"flux-system"})), client.DryRunAll)).To(refusedWith("takes the permission to patch kustomizations.kustomize.toolkit.fluxcd.io"))
 		renaming := RestoreVolumes("a", nil, "data")
 		renaming.RestoreVolumes.CutOver = containmentv1alpha1.CutOverChangeClaim
 		Expect(keeper.Create(ctx, Plan(shop, "p", renaming), client.DryRunAll)).To(refusedWith("has cutOver ChangeClaim takes the permission to patch deployments.apps"))

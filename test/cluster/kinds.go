@@ -26,6 +26,12 @@ var (
 	CiliumNetworkPolicy  = PolicyKind{"cilium.io", "v2", "CiliumNetworkPolicy", "ciliumnetworkpolicies", apiextensionsv1.NamespaceScoped}
 )
 
+// ExternalSecret and Certificate are kinds of other operators that keep Secrets. Whoever uses them in a test does what these operators do.
+var (
+	ExternalSecret = PolicyKind{"external-secrets.io", "v1", "ExternalSecret", "externalsecrets", apiextensionsv1.NamespaceScoped}
+	Certificate    = PolicyKind{"cert-manager.io", "v1", "Certificate", "certificates", apiextensionsv1.NamespaceScoped}
+)
+
 // Serve makes the API server serve the kinds. Their objects may say anything: that an API server takes them proves nothing.
 func (c *Cluster) Serve(ctx context.Context, kinds ...PolicyKind) error {
 	scheme := runtime.NewScheme()

@@ -21,6 +21,7 @@ import (
 	"cofferdam.dev/cofferdam/controllers/incident"
 	"cofferdam.dev/cofferdam/controllers/store"
 	"cofferdam.dev/cofferdam/test/cluster"
+	"cofferdam.dev/cofferdam/test/gitops"
 	"cofferdam.dev/cofferdam/test/scenario"
 )
 
@@ -31,7 +32,7 @@ func EndState(ctx context.Context, shop *scenario.Shop, inc *v1alpha1.Incident) 
 	add := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
 	describeStatus(inc, add)
 	for _, describe := range []func(context.Context, *scenario.Shop, *v1alpha1.Incident, func(string, ...any)) error{
-		describeWorkloads, describePods, describePolicies, describeVolumes, describeSnapshots, describeRecords, describeStore,
+		describeWorkloads, describeManagers, describePods, describePolicies, describeVolumes, describeSnapshots, describeRecords, describeStore,
 	} {
 		if err := describe(ctx, shop, inc, add); err != nil {
 			return nil, err
@@ -78,6 +79,9 @@ func describeStatus(inc *v1alpha1.Incident, add func(string, ...any)) {
 		for _, st := range rec.Steps {
 			add("step %s: %s", st.Name, st.State)
 		}
+		for _, p := range rec.Pauses {
+			add("pause of %s %s: %s, undone %d times", p.Object.Kind, p.Object.Name, p.State, p.Undone)
+		}
 	}
 }
 
@@ -120,6 +124,21 @@ func describeWorkloads(ctx context.Context, shop *scenario.Shop, inc *v1alpha1.I
 	for _, s := range sets.Items {
 		add("statefulset %s: %s, marked %t, generation %d", s.Name, s.Spec.Template.Spec.Containers[0].Image,
 			s.Spec.Template.Annotations[v1alpha1.RecoveredByAnnotation] == string(inc.UID), s.Generation)
+	}
+	return nil
+}
+
+// describeManagers tells what the Applications of the shop are left with.
+func describeManagers(ctx context.Context, shop *scenario.Shop, _ *v1alpha1.Incident, add func(string, ...any)) error {
+	apps := &unstructured.UnstructuredList{}
+	apps.SetAPIVersion("argoproj.io/v1alpha1")
+	apps.SetKind("ApplicationList")
+	if err := shop.Admin.List(ctx, apps, client.InNamespace(gitops.NamespaceOf(shop))); err != nil {
+		return err
+	}
+	for _, a := range apps.Items {
+		policy, _, _ := unstructured.NestedMap(a.Object, "spec", "syncPolicy")
+		add("application %s: %v, labels %v, %d annotations", a.GetName(), policy, a.GetLabels(), len(a.GetAnnotations()))
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -40,7 +41,7 @@ func chosen(ctx context.Context, shop *scenario.Shop) (*v1alpha1.Incident, error
 	return follow(ctx, shop, "miner", []turn{
 		{"contained with evidence", scenario.Is(v1alpha1.ConditionReady), func() error { return shop.SetGoal(ctx, "miner", v1alpha1.GoalRecover) }},
 		{"brought back", func(inc *v1alpha1.Incident) bool {
-			return inc.Status.Recovery != nil && inc.Status.Recovery.Steps[0].State == v1alpha1.StepSucceeded
+			return inc.Status.Recovery != nil && inc.Status.Recovery.Steps[1].State == v1alpha1.StepRunning
 		}, func() error { return shop.SetGoal(ctx, "miner", v1alpha1.GoalClose) }},
 		{"waiting for approval", scenario.HasReason(v1alpha1.ConditionReleased, v1alpha1.ReasonWaitingForApproval), func() error {
 			return shop.Approve(ctx, "miner", v1alpha1.CloseStage)
@@ -62,8 +63,10 @@ func compromise(ctx context.Context, shop *scenario.Shop) (since time.Time, err 
 			return false, err
 		}
 		if changed {
+			var pods corev1.PodList // the old one included, which the Deployment does not count while it terminates
+			err := shop.Admin.List(ctx, &pods, client.InNamespace(shop.Namespace), client.MatchingLabels{"app": scenario.Clean})
 			st := d.Status
-			return st.ObservedGeneration == d.Generation && st.UpdatedReplicas == 1 && st.Replicas == 1 && st.ReadyReplicas == 1, nil
+			return st.ObservedGeneration == d.Generation && st.UpdatedReplicas == 1 && st.ReadyReplicas == 1 && len(pods.Items) == 1, err
 		}
 		before := d.DeepCopy()
 		d.Spec.Template.Spec.Containers[0].Image = scenario.BadImage

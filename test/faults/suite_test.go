@@ -26,4 +26,5 @@ var _ = BeforeSuite(func(ctx context.Context) {
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(func() error { return server.Stop() })
 	Expect(server.Serve(ctx, cluster.ClusterNetworkPolicy)).To(Succeed())
+	Expect(server.ServeGitOps(ctx)).To(Succeed())
 }, NodeTimeout(5*time.Minute))

@@ -10,8 +10,22 @@ import (
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
 	"cofferdam.dev/cofferdam/test/builder"
+	"cofferdam.dev/cofferdam/test/gitops"
 	"cofferdam.dev/cofferdam/test/scenario"
 )
+
+// manageByGit lets Argo CD apply the web tier, and somebody correct Git once the known-good image runs.
+func manageByGit(ctx SpecContext, shop *scenario.Shop) {
+	GinkgoHelper()
+	r := fromGit(ctx, shop, gitops.Application(gitops.NamespaceOf(shop), "web", "web"))
+	r.awaitApplied(ctx)
+	DeferCleanup(func(ctx SpecContext) { Expect(r.image(ctx)).To(Equal(builder.GoodImage)) })
+	go func() {
+		defer GinkgoRecover()
+		Eventually(ctx, r.image).WithTimeout(scenario.Patience).Should(Equal(builder.GoodImage))
+		r.render(builder.GoodImage)
+	}()
+}
 
 // The waits that a sample has for people are cut short: how long something is observed, and how old a snapshot has to be.
 var _ = DescribeTable("A plan of config/samples brings its application back", func(ctx SpecContext, file string, target v1alpha1.Target, approvals []string) {
@@ -27,6 +41,10 @@ var _ = DescribeTable("A plan of config/samples brings its application back", fu
 		}
 		if r := plan.Spec.Steps[i].RestoreVolumes; r != nil {
 			r.MarginSeconds = nil
+		}
+		if p := plan.Spec.Steps[i].PauseGitOps; p != nil {
+			p.ArgoCDNamespaces = []string{gitops.NamespaceOf(shop)}
+			manageByGit(ctx, shop)
 		}
 	}
 	Expect(shop.Admin.Create(ctx, &plan)).To(Succeed())
@@ -44,5 +62,6 @@ var _ = DescribeTable("A plan of config/samples brings its application back", fu
 },
 	Entry("a stateless web tier", "recoveryplan_web.yaml", builder.Target(v1alpha1.TargetDeployment, "", scenario.Web), []string{"sign-off"}),
 	Entry("a database in a StatefulSet", "recoveryplan_database.yaml", builder.Target(v1alpha1.TargetStatefulSet, "", scenario.DB), []string{"agree", "sign-off"}),
+	Entry("a web tier that Argo CD applies", "recoveryplan_gitops.yaml", builder.Target(v1alpha1.TargetDeployment, "", scenario.Web), []string{"sign-off"}),
 	Entry("a web tier and its database", "recoveryplan.yaml", builder.Target(v1alpha1.TargetDeployment, "", scenario.Web), []string{"sign-off"}),
 )

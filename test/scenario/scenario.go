@@ -348,6 +348,53 @@ func (s *Shop) Approve(ctx context.Context, name, step string) error {
 	})
 }
 
+// UseSecret creates a Secret and has a Deployment take its environment from it, and waits until it does.
+func (s *Shop) UseSecret(ctx context.Context, secret string, data map[string]string, deployments ...string) error {
+	if err := s.Admin.Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: s.Namespace, Name: secret}, StringData: data}); err != nil {
+		return err
+	}
+	for _, name := range deployments {
+		var d appsv1.Deployment
+		if err := s.Admin.Get(ctx, client.ObjectKey{Namespace: s.Namespace, Name: name}, &d); err != nil {
+			return err
+		}
+		before := d.DeepCopy()
+		d.Spec.Template.Spec.Containers[0].EnvFrom = []corev1.EnvFromSource{{SecretRef: &corev1.SecretEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: secret}}}}
+		if err := s.Admin.Patch(ctx, &d, client.MergeFrom(before)); err != nil {
+			return err
+		}
+		if err := eventually(ctx, func(ctx context.Context) error { return s.replaced(ctx, name) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// replaced says why pods of a Deployment are not all of its newest revision, or nil.
+func (s *Shop) replaced(ctx context.Context, name string) error {
+	var d appsv1.Deployment
+	if err := s.Admin.Get(ctx, client.ObjectKey{Namespace: s.Namespace, Name: name}, &d); err != nil {
+		return err
+	}
+	var pods corev1.PodList
+	if err := s.Admin.List(ctx, &pods, client.InNamespace(s.Namespace), client.MatchingLabels{"app": name}); err != nil {
+		return err
+	}
+	if d.Status.ObservedGeneration != d.Generation || d.Status.UpdatedReplicas != *d.Spec.Replicas || d.Status.ReadyReplicas != *d.Spec.Replicas || len(pods.Items) != int(*d.Spec.Replicas) {
+		return fmt.Errorf("deployment %s is being rolled out: %d pods", name, len(pods.Items))
+	}
+	return nil
+}
+
+// AllowRotation lets the operator rotate the secrets of the shop.
+func (s *Shop) AllowRotation(ctx context.Context) error {
+	return s.Admin.Create(ctx, &rbacv1.RoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Namespace: s.Namespace, Name: "cofferdam-secret-rotation"},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "cofferdam-secret-rotation"},
+		Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: cluster.OperatorUser}},
+	})
+}
+
 // Intervene intervenes in a step of the recovery, as the lead.
 func (s *Shop) Intervene(ctx context.Context, name, step string, action v1alpha1.InterventionAction) error {
 	return s.edit(ctx, s.Lead, name, builder.Intervention(step, action, s.LeadName))
