@@ -16,6 +16,7 @@ import (
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
 	"cofferdam.dev/cofferdam/controllers/measure"
+	"cofferdam.dev/cofferdam/controllers/target"
 )
 
 // +kubebuilder:rbac:groups=batch,resources=jobs,verbs=get;create;delete
@@ -76,6 +77,10 @@ func recreate(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep, nam
 	}
 	switch {
 	case r.ours():
+		// What the former Job had made a moment before it was deleted may be seen only now.
+		if why, err := r.clearFormer(ctx); err != nil || why != "" {
+			return waiting("%s", why), err
+		}
 		return r.judge(), nil
 	case r.current == nil && r.was == nil:
 		return waiting("%s; what was kept of it is in status.evidence: create it by hand with known-good images, and skip the step", why), nil
@@ -238,19 +243,23 @@ func (r *recreation) pods() (uids []string, known bool) {
 	return uids, known && r.name.Kind != v1alpha1.RecoverablePod || len(uids) > 0
 }
 
-// clearFormer deletes the quarantined pods of the former Job that were not detached, once nothing is lost by it. It says what it waits for, or "".
+// clearFormer deletes the pods of the former Job that were not detached, once nothing is lost by it. It says what it waits for, or "".
 func (r *recreation) clearFormer(ctx context.Context) (string, error) {
-	for _, s := range r.x.Pods {
-		p := r.x.All[s.UID]
-		if p == nil || r.origin.Kind != "Job" || s.Owner.UID != r.origin.UID || s.Handling != v1alpha1.HandlingAttached {
+	if r.origin.Kind != "Job" {
+		return "", nil
+	}
+	for uid, p := range r.x.All {
+		owner := metav1.GetControllerOf(p)
+		former := p.Labels[batchv1.ControllerUidLabel] == r.origin.UID && (owner == nil || string(owner.UID) == r.origin.UID)
+		if !former || p.Namespace != r.x.Incident.Namespace || target.Ended(p) {
 			continue
 		}
 		why := fmt.Sprintf("waits until Pod %s of the former Job is gone: delete it when its evidence suffices", p.Name)
-		wait := r.step.RollBackImages.BlockedReplacements == v1alpha1.BlockedReplacementWait || !p.DeletionTimestamp.IsZero()
-		if wait || !complete(r.x.Evidence, s.UID, r.x.GapsWaived) || len(measure.HeldByOthers(p, r.x.Incident.UID)) > 0 {
+		wait := r.step.RollBackImages.BlockedReplacements == v1alpha1.BlockedReplacementWait || !p.DeletionTimestamp.IsZero() || !measure.Holds(p, r.x.Incident.UID)
+		if wait || !complete(r.x.Evidence, uid, r.x.GapsWaived) || len(measure.HeldByOthers(p, r.x.Incident.UID)) > 0 {
 			return why, nil
 		}
-		ref := v1alpha1.ObjectRef{Kind: "Pod", Namespace: p.Namespace, Name: p.Name, UID: s.UID}
+		ref := v1alpha1.ObjectRef{Kind: "Pod", Namespace: p.Namespace, Name: p.Name, UID: uid}
 		return why, DeletePod(ctx, r.x, ref, "the Job that it was of is created anew; its evidence is complete")
 	}
 	return "", nil
@@ -358,9 +367,6 @@ func (r *recreation) judge() Outcome {
 	if !ok {
 		return waiting("%s is not of a kind that is created anew", id)
 	}
-	if left := r.formerPods(); left != "" {
-		return waiting("%s: Pod %s of the former Job still runs", id, left)
-	}
 	proven, unready := 0, ""
 	for _, p := range r.x.All {
 		if owner := metav1.GetControllerOf(p); owner == nil || owner.UID != job.UID {
@@ -401,16 +407,6 @@ func judgePod(x *Execution, p *corev1.Pod, good v1alpha1.KnownGoodImages, id str
 		return waiting("%s %s", id, why)
 	}
 	return done("%s was created anew, with the known-good digests", id)
-}
-
-// formerPods is a pod that the former Job still has, or "".
-func (r *recreation) formerPods() string {
-	for _, p := range r.x.All {
-		if owner := metav1.GetControllerOf(p); owner != nil && string(owner.UID) == r.origin.UID {
-			return p.Name
-		}
-	}
-	return ""
 }
 
 // undoRecreation removes what was created anew. The compromised object is not created again: it would be another one, which no quarantine holds when it starts.
