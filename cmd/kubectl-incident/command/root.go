@@ -19,7 +19,7 @@ type exitCode int
 
 func (c exitCode) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
 
-// Run runs the command line and returns the exit code: 0 after help; after explain 0 if the pod is isolated, 1 if it leaks, and 2 if that is not known; after evidence list 0; after evidence export 0 if
+// Run runs the command line and returns the exit code: 0 after help; after explain 0 if the pod is isolated, 1 if it leaks, and 2 if that is not known; after plan 0 if nothing blocks the recovery and 1 if something does; after evidence list 0; after evidence export 0 if
 // the archive is complete and 1 if something is missing in it; after evidence verify 0 if the archive is genuine and 1 if it is not; and 2 after every error. An error is one line on errOut.
 func Run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) int {
 	root := newRoot(genericiooptions.IOStreams{In: in, Out: out, ErrOut: errOut})
@@ -58,6 +58,6 @@ func newRoot(streams genericiooptions.IOStreams) *cobra.Command {
 	cluster := genericclioptions.NewConfigFlags(true)
 	cluster.CacheDir = nil // nothing is kept
 	cluster.AddFlags(root.PersistentFlags())
-	root.AddCommand(newExplain(streams, cluster), newEvidence(streams, cluster))
+	root.AddCommand(newExplain(streams, cluster), newPlan(streams, cluster), newEvidence(streams, cluster))
 	return root
 }
