@@ -37,6 +37,7 @@ import (
 	"cofferdam.dev/cofferdam/controllers/incident"
 	"cofferdam.dev/cofferdam/controllers/isolation"
 	"cofferdam.dev/cofferdam/controllers/lookout"
+	"cofferdam.dev/cofferdam/controllers/outbound"
 	"cofferdam.dev/cofferdam/controllers/recovery"
 	"cofferdam.dev/cofferdam/controllers/recoveryplan"
 	"cofferdam.dev/cofferdam/controllers/store"
@@ -60,6 +61,8 @@ type Options struct {
 	// RegistryKeychain has the credentials for registries; nil for none. TrustedRoot is what keyless signatures of images are verified with; without it none is.
 	RegistryKeychain authn.Keychain
 	TrustedRoot      root.TrustedMaterial
+	// ProbeImage is the image of the pods that make the HTTP and TCP checks of plans: the operator's own. Without it such checks cannot be made.
+	ProbeImage string
 	// Client replaces the manager's client, for tests that fail or count writes.
 	Client client.Client
 	// Clock replaces the real clock.
@@ -175,6 +178,7 @@ func Setup(mgr ctrl.Manager, opts Options) error {
 		Client: opts.Client, Live: mgr.GetAPIReader(), Cached: mgr.GetCache(), Recorder: mgr.GetEventRecorder("cofferdam"), Clock: opts.Clock,
 		Follower: follower, Index: index, Lookout: lookout.New(metadataClient, mgr.GetRESTMapper()), Tamperings: incident.NewTamperings(), Writes: incident.NewWrites(),
 		Images: ofIncidents, Foreign: &foreign.Finder{Discovery: disco, Clock: opts.Clock}, OperatorNamespace: opts.OperatorNamespace,
+		Outbound: &outbound.Caller{Reader: mgr.GetAPIReader(), Namespace: opts.OperatorNamespace}, ProbeImage: opts.ProbeImage,
 	}
 	follower.Priority = incidents.PriorityOf
 	if err := incidents.SetupWithManager(ctx, mgr, opts.Controller); err != nil {

@@ -35,6 +35,14 @@ type ContainmentPolicySpec struct {
 	// closing says what it takes to close an Incident and what happens to the pods it still holds.
 	// +optional
 	Closing Closing `json:"closing,omitempty,omitzero"`
+
+	// recovery says what recoveries may use.
+	// +optional
+	Recovery RecoveryOrders `json:"recovery,omitempty,omitzero"`
+
+	// notifications says whom recoveries may notify.
+	// +optional
+	Notifications Notifications `json:"notifications,omitempty,omitzero"`
 }
 
 // AppliesTo selects Incidents. Every criterion that is set must match.

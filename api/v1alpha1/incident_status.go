@@ -623,7 +623,7 @@ type CustodyStatus struct {
 }
 
 // Action is something that the operator does to an existing object.
-// +kubebuilder:validation:Enum=QuarantinePod;CarveOutPolicy;RestorePolicy;RetainSnapshot;DeleteSnapshot;LabelClaim;RestoreClaim;RemoveEvidence;RollBackImages;LiftPartition;ReturnPartition;HoldVolume;RebindVolume;ReplaceClaim;ReturnVolume;RetainClaims;ReturnRetention;Scale;RestoreReplicas;PauseAutoscaler;ResumeAutoscaler;DeletePod;ReleasePod;ReleaseRevision;LiftQuarantine;HoldIncident;LetIncidentGo;RepairMeasure;UpdateList;ReleaseSnapshot;RemoveJob;RemoveCopy;TakeOverCopy;PauseGitOps;ResumeGitOps
+// +kubebuilder:validation:Enum=QuarantinePod;CarveOutPolicy;RestorePolicy;RetainSnapshot;DeleteSnapshot;LabelClaim;RestoreClaim;RemoveEvidence;RollBackImages;LiftPartition;ReturnPartition;HoldVolume;RebindVolume;ReplaceClaim;ChangeClaim;HandOverClaim;ReplaceWorkload;ReturnVolume;RetainClaims;ReturnRetention;Scale;RestoreReplicas;PauseAutoscaler;ResumeAutoscaler;Notify;RotateSecret;SyncExternalSecret;RenewCertificate;DeleteToken;Restart;DeletePod;ReleasePod;ReleaseRevision;LiftQuarantine;HoldIncident;LetIncidentGo;RepairMeasure;UpdateList;ReleaseSnapshot;RemoveJob;RemoveCopy;TakeOverCopy;PauseGitOps;ResumeGitOps
 type Action string
 
 const (
@@ -657,6 +657,12 @@ const (
 	ActionReplaceClaim Action = "ReplaceClaim"
 	// ActionReturnVolume gives a PersistentVolume the reclaim policy that it had.
 	ActionReturnVolume Action = "ReturnVolume"
+	// ActionChangeClaim changes which claims the volumes of a Deployment's pod template name.
+	ActionChangeClaim Action = "ChangeClaim"
+	// ActionHandOverClaim takes the mark off a claim that was made for a Deployment, and gives it the labels of the one in whose place it is used.
+	ActionHandOverClaim Action = "HandOverClaim"
+	// ActionReplaceWorkload deletes a Job that is created anew with known-good images, or a Job or pod that was created so, when that is taken back.
+	ActionReplaceWorkload Action = "ReplaceWorkload"
 	// ActionRetainClaims changes a StatefulSet's retention policy, so that scaling it down deletes no claim.
 	ActionRetainClaims Action = "RetainClaims"
 	// ActionReturnRetention takes that back.
@@ -669,6 +675,18 @@ const (
 	ActionPauseAutoscaler Action = "PauseAutoscaler"
 	// ActionResumeAutoscaler takes that back.
 	ActionResumeAutoscaler Action = "ResumeAutoscaler"
+	// ActionNotify sends a message to a route of the standing orders.
+	ActionNotify Action = "Notify"
+	// ActionRotateSecret replaces entries of a Secret by random values.
+	ActionRotateSecret Action = "RotateSecret"
+	// ActionSyncExternalSecret has an ExternalSecret synchronised anew.
+	ActionSyncExternalSecret Action = "SyncExternalSecret"
+	// ActionRenewCertificate has a Certificate issued anew.
+	ActionRenewCertificate Action = "RenewCertificate"
+	// ActionDeleteToken deletes a Secret with a token of a ServiceAccount.
+	ActionDeleteToken Action = "DeleteToken"
+	// ActionRestart changes an annotation of a pod template, so that the workload's pods are replaced.
+	ActionRestart Action = "Restart"
 	// ActionDeletePod deletes a quarantined pod.
 	ActionDeletePod Action = "DeletePod"
 	// ActionReleasePod takes this Incident's label off a pod, and gives it its labels back when no other Incident holds it.
@@ -746,9 +764,9 @@ type JournalEntry struct {
 
 // PlannedAction is one thing that Enforce would do.
 type PlannedAction struct {
-	// verb is create, update, patch or delete.
+	// verb is create, update, patch or delete, or notify, where a route of the standing orders would be sent a message.
 	// +required
-	// +kubebuilder:validation:Enum=create;update;patch;delete
+	// +kubebuilder:validation:Enum=create;update;patch;delete;notify
 	Verb string `json:"verb,omitempty"`
 
 	// object is what it would be done to.
@@ -840,13 +858,25 @@ type StepChoice struct {
 	// +kubebuilder:validation:MaxLength=63
 	Step string `json:"step,omitempty"`
 
-	// object is what is brought back: a workload or a PersistentVolumeClaim.
+	// object is what is brought back, such as a workload or a PersistentVolumeClaim, or what is rotated or restarted.
 	// +required
 	Object ObjectRef `json:"object,omitempty,omitzero"`
 
 	// source is the object that it is brought back from, such as a VolumeSnapshot.
 	// +optional
 	Source ObjectRef `json:"source,omitempty,omitzero"`
+
+	// consumers are the Deployments whose pod templates will name another claim, where a step changes that.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=16
+	Consumers []ObjectRef `json:"consumers,omitempty"`
+
+	// digest is the SHA-256 of what is brought back, where that is read from the source only when it is needed: "sha256:<hex>".
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	Digest string `json:"digest,omitempty"`
 
 	// images are the images that a workload comes back with.
 	// +optional

@@ -23,6 +23,9 @@ const (
 	// It makes the recovered revision differ from every earlier one, even when the images are the same.
 	RecoveredByAnnotation = "containment.cofferdam.dev/recovered-by"
 
+	// RotationAnnotation is put on a Secret when entries of it are replaced, and on a pod template when its workload is restarted after that. Its value tells one rotation from another.
+	RotationAnnotation = "containment.cofferdam.dev/rotation"
+
 	// HoldFinalizer stays on an Incident for as long as it holds a quarantine.
 	HoldFinalizer = "containment.cofferdam.dev/hold"
 

@@ -22,6 +22,17 @@ const (
 	HoldingPodsWait HoldingPods = "Wait"
 )
 
+// CutOver says how a workload comes to use a restored volume.
+// +kubebuilder:validation:Enum=InPlace;ChangeClaim
+type CutOver string
+
+const (
+	// CutOverInPlace exchanges the volume of the claim, which keeps its name.
+	CutOverInPlace CutOver = "InPlace"
+	// CutOverChangeClaim leaves the claim as it is, and has Deployments name another one.
+	CutOverChangeClaim CutOver = "ChangeClaim"
+)
+
 // VolumeCheck is a job that looks at a volume before it is put in place.
 type VolumeCheck struct {
 	// image is the image, pinned by digest: "registry/repository@sha256:<64 hex digits>".
@@ -67,10 +78,11 @@ type VolumeCheck struct {
 	TimeoutSeconds int32 `json:"timeoutSeconds,omitempty"`
 }
 
-// RestoreVolumesStep gives claims a volume made from a snapshot that is older than the incident. The claim keeps its name, labels and annotations; the volume that it had is kept as evidence.
+// RestoreVolumesStep gives claims a volume made from a snapshot that is older than the incident. The claim keeps its name, labels and annotations, unless cutOver says otherwise; the volume that it had is kept as evidence.
 // The new volume is made, and checked, beside the old one, which is exchanged only then. Who writes such a step into a plan has to be allowed to create and delete PersistentVolumeClaims there, and to create Jobs if it has a check.
 type RestoreVolumesStep struct {
 	// claims are the names of the PersistentVolumeClaims in the plan's namespace. The workloads that use them have to be scaled to zero by an earlier step: claims are exchanged together once no pod uses any of them.
+	// With cutOver ChangeClaim only compromised workloads that no earlier step has rolled back have to be.
 	// +required
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1
@@ -78,6 +90,13 @@ type RestoreVolumesStep struct {
 	// +kubebuilder:validation:items:MinLength=1
 	// +kubebuilder:validation:items:MaxLength=253
 	Claims []string `json:"claims,omitempty"`
+
+	// cutOver is "InPlace" (default): the claim gets the new volume, and keeps its name; no pod may use it meanwhile, quarantined ones included. Or "ChangeClaim", for claims that only Deployments use: the claim keeps the
+	// volume that it has, as evidence, and quarantined pods keep it; the new volume stays with a claim of its own, "<claim>-restored-<8 hex digits>", and the pod templates of the Deployments name that one.
+	// Which Deployments those are is in status.recovery.choices, and part of what people approve.
+	// +optional
+	// +default="InPlace"
+	CutOver CutOver `json:"cutOver,omitempty"`
 
 	// marginSeconds is how much older than spec.suspectedSince of the Incident a snapshot has to be, in seconds, 0 to 31536000 (a year). It is measured by the time at which the storage took the snapshot.
 	// Default 0.

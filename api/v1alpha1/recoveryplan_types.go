@@ -4,13 +4,21 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// RecoverableKind is a kind of workload whose images a plan can roll back.
-// +kubebuilder:validation:Enum=Deployment;StatefulSet;DaemonSet;CronJob
+// RecoverableKind is a kind of workload whose images a plan can roll back. The images of a Job, and of a pod that no controller keeps, cannot be changed: these are deleted, and created anew.
+// +kubebuilder:validation:Enum=Deployment;StatefulSet;DaemonSet;CronJob;Rollout;Job;Pod
 type RecoverableKind string
+
+// Kinds beside those that keep pods by themselves in every cluster: Argo Rollouts, and what is created anew.
+const (
+	RecoverableRollout RecoverableKind = "Rollout"
+
+	RecoverableJob RecoverableKind = "Job"
+	RecoverablePod RecoverableKind = "Pod"
+)
 
 // WorkloadRef names a workload in the plan's namespace.
 type WorkloadRef struct {
-	// kind is Deployment, StatefulSet, DaemonSet or CronJob.
+	// kind is Deployment, StatefulSet, DaemonSet, CronJob, Rollout (of Argo Rollouts, argoproj.io/v1alpha1), Job or Pod.
 	// +required
 	Kind RecoverableKind `json:"kind,omitempty"`
 
@@ -21,9 +29,20 @@ type WorkloadRef struct {
 	Name string `json:"name,omitempty"`
 }
 
+// ContainerPlace says where a container comes from.
+// +kubebuilder:validation:Enum=Template;Pods
+type ContainerPlace string
+
+const (
+	// InTemplate says that the container is in the pod template.
+	InTemplate ContainerPlace = "Template"
+	// InPods says that it is in the pods alone.
+	InPods ContainerPlace = "Pods"
+)
+
 // ContainerImage is the known-good image of one container.
 type ContainerImage struct {
-	// name is the name of the container or init container in the pod template.
+	// name is the name of the container or init container.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
@@ -36,6 +55,18 @@ type ContainerImage struct {
 	// +kubebuilder:validation:MaxLength=512
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[^@\\\\s]+@sha256:[a-f0-9]{64}$')",message="a known-good image is pinned by digest: repository@sha256:<64 hex digits>"
 	Image string `json:"image,omitempty"`
+
+	// foundIn is "Template", which not to set means as well: the container or init container is in the pod template. Or "Pods": it is in none, because something at admission puts it into the pods; nothing about it is changed, but every pod has to have it,
+	// and to report the digest.
+	// +optional
+	FoundIn ContainerPlace `json:"foundIn,omitempty"`
+
+	// path is where the image stands in the owner of the workload, if one is given: a JSON pointer (RFC 6901) below /spec, to a string that is replaced, such as "/spec/containers/0/image".
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=512
+	// +kubebuilder:validation:XValidation:rule="self.matches('^/spec(/[^/]+)+$')",message="a path is a JSON pointer below /spec, such as /spec/containers/0/image"
+	Path string `json:"path,omitempty"`
 }
 
 // BlockedReplacement says what happens when a quarantined pod holds the name that its replacement needs.
@@ -60,7 +91,19 @@ const (
 	OldPodsWait OldPods = "Wait"
 )
 
+// RestoredPart says what of a pod template a rollback brings back.
+// +kubebuilder:validation:Enum=Images;Template
+type RestoredPart string
+
+const (
+	// RestoredImages changes images, and nothing else.
+	RestoredImages RestoredPart = "Images"
+	// RestoredTemplate brings a whole pod template back.
+	RestoredTemplate RestoredPart = "Template"
+)
+
 // RollBackImagesStep changes pod templates to known-good images.
+// +kubebuilder:validation:XValidation:rule="self.restore != 'Template' || self.workloads.all(w, w.kind in ['Deployment', 'StatefulSet', 'DaemonSet'])",message="restore Template takes the revisions that only Deployments, StatefulSets and DaemonSets keep"
 type RollBackImagesStep struct {
 	// workloads are the workloads to roll back, each one listed in spec.images, which admission checks. The step succeeds when every pod of each workload runs
 	// the new revision, is ready, and reports the known-good digests as its imageIDs.
@@ -70,6 +113,13 @@ type RollBackImagesStep struct {
 	// +kubebuilder:validation:MaxItems=16
 	Workloads []WorkloadRef `json:"workloads,omitempty"`
 
+	// restore is "Images" (default): the images of the containers are changed, and everything else stays as it is now. Or "Template": the whole pod template comes back, environment, volumes, accounts and all, from the newest
+	// revision (ReplicaSet or ControllerRevision) that is older than spec.suspectedSince of the Incident and runs the known-good digests in every container. Which revision that is, and what it changes
+	// besides images, is in status.recovery.choices, and part of what people approve.
+	// +optional
+	// +default="Images"
+	Restore RestoredPart `json:"restore,omitempty"`
+
 	// oldPods says what happens to pods of an old revision that their controller does not replace by itself: with the update strategy OnDelete, below the partition of a StatefulSet, or behind a pod that will never be
 	// ready again. "Replace" (default) lifts the partition until the step has succeeded, and deletes the pods one at a time, those of the Incident only once every evidence item of theirs is Collected. "Wait" waits
 	// for a person to delete them.
@@ -77,51 +127,12 @@ type RollBackImagesStep struct {
 	// +default="Replace"
 	OldPods OldPods `json:"oldPods,omitempty"`
 
-	// blockedReplacements says what happens when a quarantined pod of a StatefulSet holds the name that its replacement needs.
-	// "DeletePod" (default) deletes it once every evidence item of that pod is Collected; with a gap it waits. "Wait" always waits for a
-	// person to delete the pod.
+	// blockedReplacements says what happens when a quarantined pod of a StatefulSet, a bare pod or a Job holds the name that its replacement needs.
+	// "DeletePod" (default) deletes it once every evidence item of that pod, or of the pods of that Job, is Collected; with a gap it waits. "Wait" always waits for a
+	// person to delete it.
 	// +optional
 	// +default="DeletePod"
 	BlockedReplacements BlockedReplacement `json:"blockedReplacements,omitempty"`
-}
-
-// VerifiedObject is one object that a verify step looks at.
-type VerifiedObject struct {
-	// apiVersion is the group and version of the object, such as "apps/v1".
-	// +required
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=317
-	APIVersion string `json:"apiVersion,omitempty"`
-
-	// kind is the kind of the object, such as "Deployment".
-	// +required
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=63
-	// +kubebuilder:validation:XValidation:rule="self != 'Secret'",message="Secrets are not read by Cofferdam; verify something that depends on them"
-	Kind string `json:"kind,omitempty"`
-
-	// name is the name of the object in the plan's namespace.
-	// +required
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=253
-	Name string `json:"name,omitempty"`
-
-	// expression is a CEL expression over the variable "object" that has to be true as well, such as
-	// "object.status.readyReplicas >= 2". If not set, kstatus alone decides.
-	// +optional
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=2048
-	Expression string `json:"expression,omitempty"`
-}
-
-// VerifyStep succeeds when every object is Current (kstatus) and its expression is true.
-type VerifyStep struct {
-	// objects are the objects to look at.
-	// +required
-	// +listType=atomic
-	// +kubebuilder:validation:MinItems=1
-	// +kubebuilder:validation:MaxItems=16
-	Objects []VerifiedObject `json:"objects,omitempty"`
 }
 
 // ApproveStep waits for people.
@@ -167,6 +178,7 @@ const (
 // the refusal of their new Jobs. It waits until no pod of such a revision is left, except quarantined evidence. Jobs that a CronJob had started before stay
 // quarantined until the Incident is closed. Several release steps that depend on one another release workloads in waves.
 // +kubebuilder:validation:XValidation:rule="!has(self.watched) || has(self.observeSeconds)",message="watched objects are observed for observeSeconds: set it"
+// +kubebuilder:validation:XValidation:rule="!has(self.watched) || (!has(self.watched.http) && !has(self.watched.tcp) && !has(self.watched.job))",message="what a release watches is looked at again and again: only objects and prometheus can be"
 type ReleaseStep struct {
 	// workloads are the workloads of this wave: it releases and observes these alone. They have to be rolled back by a step of the plan. If not set, all that the plan rolls back.
 	// +optional
@@ -181,7 +193,8 @@ type ReleaseStep struct {
 	// +kubebuilder:validation:Maximum=86400
 	ObserveSeconds int32 `json:"observeSeconds,omitempty"`
 
-	// watched are objects that have to be healthy before anything is released, and stay so for observeSeconds after that.
+	// watched is what has to be healthy before anything is released, and stay so for observeSeconds after that: objects and queries of Prometheus. A Prometheus that does not answer proves nothing: the step then goes on
+	// observing, and does not succeed. One that answers without data is not healthy.
 	// +optional
 	Watched VerifyStep `json:"watched,omitempty,omitzero"`
 
@@ -207,7 +220,7 @@ const (
 )
 
 // RecoveryStep is one step of a plan. Exactly one action is set.
-// +kubebuilder:validation:XValidation:rule="[has(self.rollBackImages), has(self.restoreVolumes), has(self.scale), has(self.runJob), has(self.verify), has(self.approve), has(self.release), has(self.pauseGitOps), has(self.resumeGitOps)].filter(x, x).size() == 1",message="a step has exactly one of rollBackImages, restoreVolumes, scale, runJob, verify, approve, release, pauseGitOps, resumeGitOps"
+// +kubebuilder:validation:XValidation:rule="[has(self.rollBackImages), has(self.restoreVolumes), has(self.scale), has(self.rotateSecrets), has(self.runJob), has(self.verify), has(self.approve), has(self.notify), has(self.release), has(self.pauseGitOps), has(self.resumeGitOps)].filter(x, x).size() == 1",message="a step has exactly one of rollBackImages, restoreVolumes, scale, rotateSecrets, runJob, verify, approve, notify, release, pauseGitOps, resumeGitOps"
 // +kubebuilder:validation:XValidation:rule="!has(self.dependsOn) || !(self.name in self.dependsOn)",message="a step cannot depend on itself"
 // +kubebuilder:validation:XValidation:rule="(!has(self.approve) && !has(self.release)) || self.onFailure == 'Halt'",message="approve and release steps have onFailure Halt: containment is never lifted without an approval, and what was released is not taken back"
 // +kubebuilder:validation:XValidation:rule="!(self.name in ['close', 'waive-gaps', 'remove-evidence'])",message="the names close, waive-gaps and remove-evidence are reserved: approvals of these steps approve closing the Incident, waiving evidence gaps and removing evidence"
@@ -259,17 +272,25 @@ type RecoveryStep struct {
 	// +optional
 	Scale *ScaleStep `json:"scale,omitempty,omitzero"`
 
+	// rotateSecrets replaces secrets.
+	// +optional
+	RotateSecrets *RotateSecretsStep `json:"rotateSecrets,omitempty,omitzero"`
+
 	// runJob runs a job.
 	// +optional
 	RunJob *RunJobStep `json:"runJob,omitempty,omitzero"`
 
-	// verify waits until objects are healthy.
+	// verify waits until what it names is healthy.
 	// +optional
 	Verify *VerifyStep `json:"verify,omitempty,omitzero"`
 
 	// approve waits for people.
 	// +optional
 	Approve *ApproveStep `json:"approve,omitempty,omitzero"`
+
+	// notify tells others how far the recovery has come.
+	// +optional
+	Notify *NotifyStep `json:"notify,omitempty,omitzero"`
 
 	// release lifts quarantine.
 	// +optional

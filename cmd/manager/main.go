@@ -2,6 +2,7 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"flag"
@@ -24,9 +25,9 @@ import (
 )
 
 type options struct {
-	metricsAddress, probeAddress, operatorNamespace, evidenceStore, kubeletCAs, trustedRoot string
-	leaderElect                                                                             bool
-	workers                                                                                 int
+	metricsAddress, probeAddress, operatorNamespace, evidenceStore, kubeletCAs, trustedRoot, probeImage string
+	leaderElect                                                                                         bool
+	workers                                                                                             int
 }
 
 // gcPercent lets garbage grow to half of what is in use where Go lets it grow to all of it: the operator waits for others most of the time, and memory is what it is short of.
@@ -36,6 +37,9 @@ func main() {
 	if os.Getenv("GOGC") == "" { // whoever sets it knows better
 		debug.SetGCPercent(gcPercent)
 	}
+	if len(os.Args) > 1 && os.Args[1] == probeCommand {
+		os.Exit(runProbe(os.Args[2:]))
+	}
 	var o options
 	flag.StringVar(&o.metricsAddress, "metrics-bind-address", ":8443", "address of the metrics endpoint (HTTPS, authenticated); 0 turns it off")
 	flag.StringVar(&o.probeAddress, "health-probe-bind-address", ":8081", "address of /healthz and /readyz; 0 turns it off")
@@ -44,6 +48,7 @@ func main() {
 		"where evidence goes when the ContainmentPolicy names no store: file:///directory, s3://bucket?region=…, gs://bucket or azblob://container")
 	flag.StringVar(&o.kubeletCAs, "kubelet-ca-file", "", "PEM file with the certificates that vouch for kubelets; without it no container is checkpointed")
 	flag.StringVar(&o.trustedRoot, "sigstore-trusted-root", "", "trusted_root.json with the authorities that keyless signatures of images are verified with; without it none is verified. Nothing is downloaded")
+	flag.StringVar(&o.probeImage, "probe-image", "", "image of the pods that make the HTTP and TCP checks of plans; without it the operator's own, as its Pod $POD_NAME says")
 	flag.BoolVar(&o.leaderElect, "leader-elect", false, "let only one of several managers act")
 	flag.IntVar(&o.workers, "workers", 4, "Incidents that are worked on at once")
 	zapOptions := zap.Options{TimeEncoder: zapcore.ISO8601TimeEncoder}
@@ -91,7 +96,11 @@ func run(o options) error {
 	if err != nil {
 		return err
 	}
+	if o.probeImage == "" {
+		o.probeImage = ownImage(context.Background(), mgr.GetAPIReader(), o.operatorNamespace)
+	}
 	err = controllers.Setup(mgr, controllers.Options{
+		ProbeImage:        o.probeImage,
 		OperatorNamespace: o.operatorNamespace,
 		EvidenceStore:     o.evidenceStore,
 		KubeletCAs:        cas,

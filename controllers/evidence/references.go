@@ -136,6 +136,20 @@ func (r *references) addPod(pod *corev1.Pod) {
 	}
 }
 
+// SecretsOf are the names of the Secrets that a pod of this spec refers to, sorted.
+func SecretsOf(spec *corev1.PodSpec) []string {
+	r := &references{by: map[referenceKey]map[string]bool{}}
+	r.addPod(&corev1.Pod{Spec: *spec})
+	var out []string
+	for k := range r.by {
+		if k.kind == "Secret" && k.namespace == "" { // what a driver looks for in another namespace is not the pod's
+			out = append(out, k.name)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
 func (p podReferences) environment(container string, env []corev1.EnvVar, from []corev1.EnvFromSource) {
 	for _, e := range env {
 		if e.ValueFrom == nil {

@@ -56,8 +56,8 @@ func (s *scope) closeSteps(ctx context.Context) (waiting string, err error) {
 	if why := cmp.Or(s.books.trouble(), s.evidenceWait); why != "" {
 		return why, nil
 	}
-	if claim := recovery.Exchanging(s.journal); claim != "" {
-		return fmt.Sprintf("waits until %s, whose volume is being exchanged, is there again; see status.recovery.steps", claim), nil
+	if what := recovery.Exchanging(s.journal); what != "" {
+		return fmt.Sprintf("waits until %s; see status.recovery.steps", what), nil
 	}
 	for _, e := range s.next.Evidence {
 		if e.State == v1alpha1.EvidencePending {

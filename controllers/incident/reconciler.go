@@ -23,6 +23,7 @@ import (
 	"cofferdam.dev/cofferdam/controllers/image"
 	"cofferdam.dev/cofferdam/controllers/isolation"
 	"cofferdam.dev/cofferdam/controllers/lookout"
+	"cofferdam.dev/cofferdam/controllers/outbound"
 )
 
 // resync is how often an open Incident is judged anew though no watch event asked for it: policies of other APIs, owners and revisions are not watched.
@@ -55,6 +56,9 @@ type Reconciler struct {
 	Images *image.Inspector
 	// OperatorNamespace is where evidence and refusals are kept. No Incident can target it.
 	OperatorNamespace string
+	// Outbound calls the services that standing orders name, and ProbeImage is the image of probe pods; without it there are none.
+	Outbound   *outbound.Caller
+	ProbeImage string
 }
 
 // Reconcile makes one pass over one Incident.

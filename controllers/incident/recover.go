@@ -128,6 +128,10 @@ func (s *scope) execution(rec *v1alpha1.RecoveryStatus) *recovery.Execution {
 		Look: s.lookAtImages(rec.Plan), Verified: rec.Images, Live: s.Client, Mapper: s.Client.RESTMapper(), May: s.declarerMay,
 		GapsWaived: s.next.GapDigest != "" && s.evidenceWait == "",
 	}
+	x.Outbound, x.ProbeImage, x.DryRun = s.Outbound, s.ProbeImage, client.NewDryRunClient(s.Client)
+	if s.next.Policy != nil {
+		x.Policy = s.next.Policy.Spec
+	}
 	if !s.dryRun() {
 		x.Steps, x.Pauses = rec.Steps, &rec.Pauses
 	}

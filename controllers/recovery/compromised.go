@@ -32,15 +32,10 @@ func CompromisedImage(plan v1alpha1.RecoveryPlanSpec, digests []string) string {
 		}
 	}
 	for _, step := range plan.Steps {
-		image := ""
-		switch {
-		case step.RunJob != nil:
-			image = step.RunJob.Image
-		case step.RestoreVolumes != nil:
-			image = step.RestoreVolumes.Check.Image
-		}
-		if compromised(image, digests) {
-			return fmt.Sprintf("step %s runs the image %s, whose digest is in spec.compromisedDigests of the Incident: correct the plan", step.Name, image)
+		for _, image := range jobImages(step) {
+			if compromised(image, digests) {
+				return fmt.Sprintf("step %s runs the image %s, whose digest is in spec.compromisedDigests of the Incident: correct the plan", step.Name, image)
+			}
 		}
 	}
 	return ""

@@ -95,6 +95,11 @@ func (e *Examination) readable(ctx context.Context, looks *v1alpha1.VerifyStep) 
 	if looks == nil {
 		return Finding{}, nil
 	}
+	if runsJobs(looks) {
+		if found, err := e.allowed(ctx, need{"create", "batch", "jobs", e.Namespace}); err != nil || found.Why != "" {
+			return found, err
+		}
+	}
 	for _, o := range looks.Objects {
 		gv, err := schema.ParseGroupVersion(o.APIVersion)
 		if err != nil {

@@ -15,6 +15,7 @@ import (
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
 	"cofferdam.dev/cofferdam/controllers/journal"
+	"cofferdam.dev/cofferdam/controllers/outbound"
 	"cofferdam.dev/cofferdam/controllers/target"
 )
 
@@ -28,6 +29,8 @@ type Outcome struct {
 	Again time.Duration
 	// Message says what was observed, or what the step waits for and what a person can do about it.
 	Message string
+	// Unseen says that nothing was found to be wrong, but that something could not be looked at.
+	Unseen bool
 }
 
 func done(format string, args ...any) Outcome {
@@ -125,6 +128,15 @@ type Execution struct {
 	// Pauses are what the recovery has paused, as this pass will write it; nil in a dry run. Unpaused says which of it is known not to be, or may still change something; set by WatchPauses.
 	Pauses   *[]v1alpha1.GitOpsPause
 	Unpaused string
+	// Policy is the copy of the standing orders, Outbound calls the services that they name, and ProbeImage is the image with which is probed.
+	Policy     v1alpha1.ContainmentPolicySpec
+	Outbound   *outbound.Caller
+	ProbeImage string
+	// DryRun makes requests that change nothing: whether they would be granted, and what they would be made on, is what it is for.
+	DryRun client.Client
+
+	// callsUntil is when the time for calls is over in this pass.
+	callsUntil time.Time
 }
 
 // Action executes one kind of step. Run looks, does what comes next, and says what it waits for. It is idempotent and does not block.
@@ -158,9 +170,12 @@ func Run(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep) (Outcome
 	if err != nil || !out.Done || step.Gate == nil {
 		return out, err
 	}
-	gate, err := lookAt(ctx, x, step.Gate)
+	gate, err := lookAt(ctx, x, step.Name, "gate", step.Gate)
 	if err != nil || gate.Done {
 		return out, err
+	}
+	if gate.Failed {
+		return failed("%s; its gate has failed: %s", out.Message, gate.Message), nil
 	}
 	return waiting("%s; its gate %s", out.Message, gate.Message).after(gate.Again), nil
 }
@@ -168,6 +183,9 @@ func Run(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep) (Outcome
 // ChooseAll asks every step of the plan for its choices, in the order of the plan. It says why the plan cannot be executed now, or "".
 func ChooseAll(ctx context.Context, x *Execution) (choices []v1alpha1.StepChoice, why string, err error) {
 	for _, step := range x.Plan.Steps {
+		if why := lacking(x, step); why != "" {
+			return nil, fmt.Sprintf("step %s: %s", step.Name, why), nil
+		}
 		chooser, ok := ActionFor(step).(Chooser)
 		if !ok {
 			continue
@@ -243,18 +261,24 @@ func (x *Execution) Recorded(step string, object v1alpha1.ObjectRef) *v1alpha1.S
 // ActionFor returns the action of a step, or nil when the step has none that is known.
 func ActionFor(step v1alpha1.RecoveryStep) Action {
 	switch {
+	case step.RollBackImages != nil && step.RollBackImages.Restore == v1alpha1.RestoredTemplate:
+		return restoreTemplates{}
 	case step.RollBackImages != nil:
 		return rollBackImages{}
 	case step.RestoreVolumes != nil:
 		return restoreVolumes{}
 	case step.Scale != nil:
 		return scale{}
+	case step.RotateSecrets != nil:
+		return rotateSecrets{}
 	case step.RunJob != nil:
 		return runJob{}
 	case step.Verify != nil:
 		return verify{}
 	case step.Approve != nil:
 		return approve{}
+	case step.Notify != nil:
+		return notify{}
 	case step.Release != nil:
 		return release{}
 	case step.PauseGitOps != nil:
@@ -274,11 +298,14 @@ func BeginsByIntent(step v1alpha1.RecoveryStep) bool {
 // proves nothing, since whoever can edit a template can write it.
 func RecoveredBy(inc *v1alpha1.Incident) target.Recovered {
 	return func(workload v1alpha1.ObjectRef, annotations map[string]string, spec *corev1.PodSpec) bool {
-		if inc.Status.Recovery == nil || Relapsed(inc.Status.Recovery, workload) || annotations[v1alpha1.RecoveredByAnnotation] != string(inc.UID) {
+		if inc.Status.Recovery == nil || Relapsed(inc.Status.Recovery, workload) {
 			return false
 		}
 		good := knownGood(inc.Status.Recovery.Plan, workload.Kind, workload.Name)
-		return good != nil && workload.Namespace == inc.Namespace && imagesMatch(*good, spec) && !CompromisedByNow(inc, workload)
+		if good == nil || workload.Namespace != inc.Namespace || !imagesMatch(*good, spec) || CompromisedByNow(inc, workload) {
+			return false
+		}
+		return annotations[v1alpha1.RecoveredByAnnotation] == string(inc.UID) || good.Owner.Name != "" && allAnew(inc, workload, *good)
 	}
 }
 
@@ -311,6 +338,9 @@ func imagesMatch(good v1alpha1.KnownGoodImages, spec *corev1.PodSpec) bool {
 		return false // none were chosen yet
 	}
 	for _, want := range good.Containers {
+		if want.FoundIn == v1alpha1.InPods {
+			continue // no template has it, and pods tell its digest
+		}
 		if c := container(spec, want.Name); c == nil || c.Image != want.Image {
 			return false
 		}

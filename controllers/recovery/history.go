@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -23,11 +24,16 @@ import (
 // pinned is what the API allows as a known-good image.
 var pinned = regexp.MustCompile(`^[^@\s]+@sha256:[a-f0-9]{64}$`)
 
+// revisionAnnotation is where the Deployment's controller numbers the ReplicaSets of a Deployment.
+const revisionAnnotation = "deployment.kubernetes.io/revision"
+
 // revision is a template that a workload has had.
 type revision struct {
 	ref v1alpha1.ObjectRef
 	// created is when it was first rolled out: a revision that was rolled back to keeps that time, though its number becomes the highest.
-	created  time.Time
+	created time.Time
+	// number tells apart what was created in the same second.
+	number   int64
 	template corev1.PodTemplateSpec
 	// broken says why it could not be read, or "".
 	broken string
@@ -41,7 +47,7 @@ func history(ctx context.Context, r client.Reader, w *workload) (out []*revision
 		out, err = controllerRevisions(ctx, r, w)
 	}
 	slices.SortFunc(out, func(a, b *revision) int {
-		return cmp.Or(b.created.Compare(a.created), strings.Compare(a.ref.Name, b.ref.Name))
+		return cmp.Or(b.created.Compare(a.created), cmp.Compare(b.number, a.number), strings.Compare(a.ref.Name, b.ref.Name))
 	})
 	return out, err
 }
@@ -54,7 +60,11 @@ func replicaSets(ctx context.Context, r client.Reader, w *workload) ([]*revision
 	var out []*revision
 	for i := range list.Items {
 		if set := &list.Items[i]; metav1.IsControlledBy(set, w.object) {
-			out = append(out, &revision{ref: revisionRef("ReplicaSet", set), created: set.CreationTimestamp.Time, template: set.Spec.Template})
+			number, err := strconv.ParseInt(set.Annotations[revisionAnnotation], 10, 64)
+			if err != nil {
+				number = 0
+			}
+			out = append(out, &revision{ref: revisionRef("ReplicaSet", set), created: set.CreationTimestamp.Time, number: number, template: set.Spec.Template})
 		}
 	}
 	return out, nil
@@ -71,7 +81,7 @@ func controllerRevisions(ctx context.Context, r client.Reader, w *workload) ([]*
 		if !metav1.IsControlledBy(kept, w.object) {
 			continue
 		}
-		one := &revision{ref: revisionRef("ControllerRevision", kept), created: kept.CreationTimestamp.Time}
+		one := &revision{ref: revisionRef("ControllerRevision", kept), created: kept.CreationTimestamp.Time, number: kept.Revision}
 		// A revision is a patch that replaces the whole template.
 		var patch struct {
 			Spec struct {

@@ -54,7 +54,7 @@ func WithChosen(plan v1alpha1.RecoveryPlanSpec, choices []v1alpha1.StepChoice) v
 			if len(c.Images) > 0 && c.Object.Kind == string(good.Workload.Kind) && c.Object.Name == good.Workload.Name {
 				good.Choose, good.Containers = v1alpha1.ImagesListed, nil
 				for _, image := range c.Images {
-					good.Containers = append(good.Containers, v1alpha1.ContainerImage(image))
+					good.Containers = append(good.Containers, v1alpha1.ContainerImage{Name: image.Name, Image: image.Image})
 				}
 				break
 			}

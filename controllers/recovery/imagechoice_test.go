@@ -40,6 +40,11 @@ func TestChoosingImages(t *testing.T) {
 	foreign.OwnerReferences[0].UID = "other"
 	adjusted := revisionSet("adjusted", time.Minute, "app", b)
 	adjusted.Spec.Template.Spec.InitContainers = []corev1.Container{{Name: "gone", Image: "r/gone:1"}}
+	numbered := func(name, number, image string) *appsv1.ReplicaSet {
+		set := revisionSet(name, time.Minute, "app", image)
+		set.Annotations = map[string]string{revisionAnnotation: number}
+		return set
+	}
 	cases := map[string]struct {
 		revisions []*appsv1.ReplicaSet
 		since     time.Time
@@ -67,6 +72,9 @@ func TestChoosingImages(t *testing.T) {
 		"none that does": {
 			revisions: []*appsv1.ReplicaSet{revisionSet("bad", time.Second, "app", a), revisionSet("young", 0, "app", b)}, since: began,
 			why: []string{"no revision of Deployment web can be chosen: young was created", "bad has a compromised digest"},
+		},
+		"of those of one second the last": {
+			revisions: []*appsv1.ReplicaSet{numbered("a", "9", b), numbered("b", "11", b), numbered("c", "10", b)}, since: began, want: "b", image: b,
 		},
 		"none without a time": {revisions: []*appsv1.ReplicaSet{old}, why: []string{"spec.suspectedSince of the Incident is not set"}},
 	}

@@ -64,7 +64,7 @@ func refusal(plan v1alpha1.RecoveryPlanSpec, status []v1alpha1.StepStatus, i int
 		if !slices.Contains([]v1alpha1.StepState{v1alpha1.StepFailed, v1alpha1.StepUndone, v1alpha1.StepOverdue, v1alpha1.StepSkipped}, state) {
 			return fmt.Sprintf("a step that is %s is not retried", state)
 		}
-		if state == v1alpha1.StepOverdue && (step.RunJob != nil || step.RestoreVolumes != nil) {
+		if state == v1alpha1.StepOverdue && (step.RunJob != nil || step.RestoreVolumes != nil || runsJobs(step.Verify) || runsJobs(step.Gate)) {
 			return "a step that is Overdue is still under way, and what it has started is not started a second time beside it"
 		}
 		if len(status[i].Records) > maxRecords/2 {

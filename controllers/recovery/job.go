@@ -27,12 +27,23 @@ const RecoveryJobLabel = "containment.cofferdam.dev/recovery-step"
 type runJob struct{}
 
 func (runJob) Run(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep) (Outcome, error) {
-	wanted := jobFor(x, step)
+	return runOnce(ctx, x, step.Name, jobFor(x, step))
+}
+
+// succeeded is what is recorded of a Job that has: what it was for holds also when somebody clears it away.
+const succeeded = `{"succeeded":true}`
+
+// runOnce brings a Job of a step on. It is created once, whoever deletes it, and its result is remembered.
+func runOnce(ctx context.Context, x *Execution, step string, wanted *batchv1.Job) (Outcome, error) {
 	name := "Job " + wanted.Namespace + "/" + wanted.Name
+	record := x.Recorded(step, jobRef(wanted))
+	if record != nil && record.Data == succeeded {
+		return done("%s has succeeded", name), nil
+	}
 	var job batchv1.Job
 	err := x.Reader.Get(ctx, client.ObjectKeyFromObject(wanted), &job)
 	switch {
-	case apierrors.IsNotFound(err) && x.Recorded(step.Name, jobRef(wanted)) != nil:
+	case apierrors.IsNotFound(err) && record != nil:
 		return failed("%s was deleted before it had ended: retry the step", name), nil
 	case apierrors.IsNotFound(err):
 		return startJob(ctx, x, wanted)
@@ -41,8 +52,12 @@ func (runJob) Run(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep)
 	case job.Labels[v1alpha1.IncidentUIDLabel] != string(x.Incident.UID):
 		return failed("%s is somebody else's: delete or rename it, and retry the step", name), nil
 	}
-	x.Record(step.Name, v1alpha1.StepRecord{Object: jobRef(&job)})
-	return judgeJob(&job, name), nil
+	x.Record(step, v1alpha1.StepRecord{Object: jobRef(&job)})
+	out := judgeJob(&job, name)
+	if record := x.Recorded(step, jobRef(&job)); out.Done && record != nil {
+		record.Data = succeeded
+	}
+	return out, nil
 }
 
 // jobRef leaves the UID out: that the Job was there at all is what has to be known once it is not.
@@ -75,15 +90,23 @@ func judgeJob(job *batchv1.Job, name string) Outcome {
 }
 
 func jobFor(x *Execution, step v1alpha1.RecoveryStep) *batchv1.Job {
+	return jobOf(x, step.Name, "", step.RunJob.TimeoutSeconds, jobPod(step.RunJob))
+}
+
+// jobOf is a Job of a step, named after Incident, step and try, and after what it is for where a step has several.
+func jobOf(x *Execution, step, purpose string, seconds int32, pod corev1.PodSpec) *batchv1.Job {
 	labels := measure.OwnedLabels(x.Incident)
-	labels[RecoveryJobLabel] = step.Name
-	sum := sha256.Sum256(fmt.Appendf(nil, "%s/%s/%d", x.Incident.UID, step.Name, x.tries(step.Name)))
-	limit := int64(step.RunJob.TimeoutSeconds)
+	labels[RecoveryJobLabel] = step
+	id := fmt.Appendf(nil, "%s/%s/%d", x.Incident.UID, step, x.tries(step))
+	if purpose != "" {
+		id = fmt.Appendf(id, "/%s", purpose)
+	}
+	sum := sha256.Sum256(id)
 	return &batchv1.Job{
 		ObjectMeta: metav1.ObjectMeta{Namespace: x.Incident.Namespace, Name: "cofferdam-" + hex.EncodeToString(sum[:8]), Labels: labels, Annotations: measure.OwnedAnnotations(x.Incident)},
 		Spec: batchv1.JobSpec{
-			BackoffLimit: new(int32(0)), ActiveDeadlineSeconds: &limit,
-			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: maps.Clone(labels)}, Spec: jobPod(step.RunJob)},
+			BackoffLimit: new(int32(0)), ActiveDeadlineSeconds: new(int64(seconds)),
+			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: maps.Clone(labels)}, Spec: pod},
 		},
 	}
 }

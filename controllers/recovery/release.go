@@ -20,16 +20,19 @@ func (release) Run(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep
 	if status == nil || status.ObservedSince.IsZero() {
 		return let(ctx, x, step, status)
 	}
-	why, err := relapse(ctx, x, step, status.ObservedSince)
+	why, unseen, err := relapse(ctx, x, step, status.ObservedSince)
 	if err != nil {
 		return Outcome{}, err // what cannot be seen is neither good nor bad; the next pass looks again
 	}
 	if why != "" {
 		return x.quarantineAgain(step, why), nil
 	}
+	if unseen != "" {
+		return waiting("released, and not observed at the moment: %s", unseen).after(unwatched), nil
+	}
 	end := status.ObservedSince.Add(time.Duration(step.Release.ObserveSeconds) * time.Second)
 	if x.Now.Before(new(metav1.NewTime(end))) {
-		return waiting("released, and observed until %s", end.UTC().Format(time.RFC3339)).after(end.Sub(x.Now.Time)), nil
+		return waiting("released, and observed until %s", end.UTC().Format(time.RFC3339)).after(sooner(end.Sub(x.Now.Time), asksAgain(&step.Release.Watched))), nil
 	}
 	return done("released, and observed for %d seconds", step.Release.ObserveSeconds), nil
 }
@@ -62,34 +65,39 @@ func onceMore(rec *v1alpha1.RecoveryStatus, step string) bool {
 
 // watch looks whether everything is healthy that the step watches.
 func watch(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep) (Outcome, error) {
-	if len(step.Release.Watched.Objects) == 0 {
+	watched := &step.Release.Watched
+	if len(watched.Objects)+len(watched.Prometheus) == 0 {
 		return done("nothing is watched"), nil
 	}
-	return lookAt(ctx, x, &step.Release.Watched)
+	return observe(ctx, x, watched)
 }
 
-// relapse says why what was released has to be quarantined again, or "".
-func relapse(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep, since metav1.Time) (string, error) {
+// relapse says why what was released has to be quarantined again, or "", and what could not be looked at.
+func relapse(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep, since metav1.Time) (why, unseen string, err error) {
 	if why := compromisedWave(x, step); why != "" {
-		return why, nil
+		return why, "", nil
 	}
 	out, err := watch(ctx, x, step)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
-	if !out.Done {
-		return "what is watched is not healthy any more: " + strings.TrimPrefix(out.Message, "waits: "), nil
+	found := strings.TrimPrefix(out.Message, "waits: ")
+	switch {
+	case out.Unseen:
+		unseen = found
+	case !out.Done:
+		return "what is watched is not healthy any more: " + found, "", nil
 	}
 	others, err := x.Others(ctx)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	for _, other := range others {
 		if named := namedBy(&other, Wave(x.Plan, step), x.Incident.Namespace, since); named != "" {
-			return fmt.Sprintf("Incident %s/%s, declared since, names %s", other.Namespace, other.Name, named), nil
+			return fmt.Sprintf("Incident %s/%s, declared since, names %s", other.Namespace, other.Name, named), "", nil
 		}
 	}
-	return "", nil
+	return "", unseen, nil
 }
 
 // namedBy is the workload of the wave that another Incident, declared at that time or later and in force, names as its target; or "".
@@ -132,6 +140,11 @@ func (x *Execution) quarantineAgain(step v1alpha1.RecoveryStep, why string) Outc
 		x.Relapse(v1alpha1.Relapse{
 			Workload: v1alpha1.ObjectRef{Kind: string(w.Kind), Namespace: x.Incident.Namespace, Name: w.Name}, Step: step.Name, At: x.Now, Why: why,
 		})
+	}
+	for _, w := range Wave(x.Plan, step) {
+		if createdAnew(w.Kind) {
+			why += fmt.Sprintf("; %s %s was created anew, and is no target of this Incident: declare another one for it", w.Kind, w.Name)
+		}
 	}
 	return failed("quarantined again: %s. Find out whether what came back is clean; if it is, have the step retried, which releases it once more; if not, declare another Incident with another plan", why)
 }

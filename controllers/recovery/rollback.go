@@ -30,6 +30,9 @@ func (rollBackImages) Run(ctx context.Context, x *Execution, step v1alpha1.Recov
 		return waiting("%s", why), nil
 	}
 	return each(step.RollBackImages.Workloads, func(ref v1alpha1.WorkloadRef) (Outcome, error) {
+		if createdAnew(ref.Kind) {
+			return recreate(ctx, x, step, ref)
+		}
 		return rollBack(ctx, x, step, ref)
 	})
 }
@@ -64,8 +67,13 @@ func rollBack(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep, ref
 	if why := cmp.Or(compromisedGood(*good, x.Incident.Spec.CompromisedDigests), keepsCompromised(w, *good, x.Incident.Spec.CompromisedDigests)); why != "" {
 		return waiting("%s", why), nil
 	}
-	patch, detail, impossible := w.change(*good, string(x.Incident.UID))
+	if good.Owner.Name != "" {
+		w.partition = 0 // what keeps the workload would put it back
+	}
+	patch, detail, impossible, err := nextChange(ctx, x, step, w, *good)
 	switch {
+	case err != nil:
+		return Outcome{}, err
 	case impossible != "":
 		return waiting("%s", impossible), nil
 	case patch != nil:
@@ -77,24 +85,29 @@ func rollBack(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep, ref
 		if left := blockers(x, w); left != "" {
 			return waiting("%s %s: %s", ref.Kind, ref.Name, left), nil
 		}
-		if err := recordTemplate(x, step.Name, w, *good); err != nil {
-			return Outcome{}, err
+		if why, err := recordTemplate(x, step, w, *good); err != nil || why != "" {
+			return failed("%s", why), err
 		}
 		return applyChange(ctx, x, w, patch, detail)
 	}
-	x.Journal.Done(v1alpha1.ActionRollBackImages, w.ref)
+	return prove(ctx, x, step, w, *good)
+}
+
+// prove has the pods replaced of a workload whose template is right, and waits until they prove it.
+func prove(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep, w *workload, good v1alpha1.KnownGoodImages) (Outcome, error) {
+	x.Journal.Done(v1alpha1.ActionRollBackImages, w.changed())
 	if w.hashLabel == "" {
-		return done("%s %s has known-good images", ref.Kind, ref.Name), nil
+		return done("%s %s has known-good images", w.ref.Kind, w.ref.Name), nil
 	}
-	if err := unblock(ctx, x, w, blocked); err != nil {
+	if err := unblock(ctx, x, w, step.RollBackImages.BlockedReplacements); err != nil {
 		return Outcome{}, err
 	}
 	if step.RollBackImages.OldPods != v1alpha1.OldPodsWait {
 		if why, err := replaceOldPods(ctx, x, w); err != nil || why != "" {
-			return waiting("%s %s: %s", ref.Kind, ref.Name, why), err
+			return waiting("%s %s: %s", w.ref.Kind, w.ref.Name, why), err
 		}
 	}
-	out := judge(x, w, *good)
+	out := judge(x, w, good)
 	if !out.Done {
 		return out, nil
 	}
@@ -104,17 +117,36 @@ func rollBack(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep, ref
 	return out, nil
 }
 
+// nextChange is the patch that brings the workload to what the step is for; see change.
+func nextChange(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep, w *workload, good v1alpha1.KnownGoodImages) (patch []byte, detail, impossible string, err error) {
+	switch {
+	case good.Owner.Name != "":
+		impossible, err = changeOwner(ctx, x, step, w, good)
+		return nil, "", impossible, err
+	case ownerAbove(w.object) != "":
+		return nil, "", keptAbove(ctx, x, w), nil
+	case step.RollBackImages.Restore == v1alpha1.RestoredTemplate:
+		return changeTemplate(ctx, x, step.Name, w, good)
+	}
+	patch, detail, impossible = w.change(good, string(x.Incident.UID))
+	return patch, detail, impossible, nil
+}
+
 func applyChange(ctx context.Context, x *Execution, w *workload, patch []byte, detail string) (Outcome, error) {
+	ref := w.changed()
 	out := waiting("%s %s is about to get its known-good images", w.ref.Kind, w.ref.Name)
-	if !x.Journal.IntendAnew(v1alpha1.ActionRollBackImages, w.ref, detail) {
+	if !x.Journal.IntendAnew(v1alpha1.ActionRollBackImages, ref, detail) {
 		return out, nil
 	}
-	op := v1alpha1.PlannedAction{Verb: "patch", Object: w.ref, Detail: detail}
+	op := v1alpha1.PlannedAction{Verb: "patch", Object: ref, Detail: detail}
 	err := x.Writer.Write(ctx, op, func(ctx context.Context, c client.Client) error {
-		return c.Patch(ctx, w.object, client.RawPatch(types.StrategicMergePatchType, patch))
+		return c.Patch(ctx, w.object, client.RawPatch(w.patchType(), patch))
 	})
+	if apierrors.IsConflict(err) {
+		return out, nil // somebody was faster; the next pass judges anew
+	}
 	if err != nil {
-		return Outcome{}, fmt.Errorf("rolling back the images of %s %s/%s: %w", w.ref.Kind, w.ref.Namespace, w.ref.Name, err)
+		return Outcome{}, fmt.Errorf("rolling back the images of %s %s/%s: %w", ref.Kind, ref.Namespace, ref.Name, err)
 	}
 	return out, nil
 }
@@ -126,6 +158,8 @@ func judge(x *Execution, w *workload, good v1alpha1.KnownGoodImages) Outcome {
 	switch {
 	case w.paused:
 		return waiting("%s is paused: resume its rollout (kubectl rollout resume)", name)
+	case w.halted != "":
+		return waiting("%s %s", name, w.halted)
 	case !w.observed || w.hash == "":
 		return waiting("%s: its controller has not yet seen the change", name)
 	}
@@ -166,6 +200,11 @@ func unproven(x *Execution, pod *corev1.Pod, good v1alpha1.KnownGoodImages) stri
 	if !isReady(pod) {
 		return "is not ready"
 	}
+	return wrongImage(x, pod, good)
+}
+
+// wrongImage says which container does not report its known-good digest, or which one, listed or not, in the template or injected since, reports one that is known to be compromised; or "".
+func wrongImage(x *Execution, pod *corev1.Pod, good v1alpha1.KnownGoodImages) string {
 	statuses := slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses)
 	for _, want := range good.Containers {
 		i := slices.IndexFunc(statuses, func(s corev1.ContainerStatus) bool { return s.Name == want.Name })
@@ -175,6 +214,9 @@ func unproven(x *Execution, pod *corev1.Pod, good v1alpha1.KnownGoodImages) stri
 		if got := digestOf(statuses[i].ImageID); !slices.Contains(x.accepted(want.Image), got) || slices.Contains(x.Incident.Spec.CompromisedDigests, got) {
 			return fmt.Sprintf("reports digest %q for container %s, not %s", got, want.Name, digestOf(want.Image))
 		}
+	}
+	if name, digest := RunsCompromised(pod, x.Incident.Spec.CompromisedDigests); name != "" {
+		return fmt.Sprintf("reports the compromised digest %s for container %s", digest, name)
 	}
 	return ""
 }

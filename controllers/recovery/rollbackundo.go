@@ -7,6 +7,8 @@ import (
 	"maps"
 	"slices"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"cofferdam.dev/cofferdam/api/v1alpha1"
 )
 
@@ -17,22 +19,30 @@ type templateRecord struct {
 	// Mark is the annotation by which an Incident had marked it; empty if none had.
 	Mark      string `json:"mark,omitempty"`
 	Partition int32  `json:"partition,omitempty"`
+	// Template is all of it, where all of it is changed.
+	Template *corev1.PodTemplateSpec `json:"template,omitempty"`
 }
 
-// recordTemplate records what a rollback is about to change.
-func recordTemplate(x *Execution, step string, w *workload, good v1alpha1.KnownGoodImages) error {
+// recordTemplate records what a rollback is about to change. It says why that cannot be recorded, or "".
+func recordTemplate(x *Execution, step v1alpha1.RecoveryStep, w *workload, good v1alpha1.KnownGoodImages) (string, error) {
 	was := templateRecord{Images: map[string]string{}, Mark: w.template.Annotations[v1alpha1.RecoveredByAnnotation], Partition: w.partition}
 	for _, want := range good.Containers {
 		if c := container(&w.template.Spec, want.Name); c != nil {
 			was.Images[want.Name] = c.Image
 		}
 	}
+	if step.RollBackImages.Restore == v1alpha1.RestoredTemplate {
+		was.Template = w.template
+	}
 	data, err := json.Marshal(was)
 	if err != nil {
-		return fmt.Errorf("recording the images of %s %s: %w", w.ref.Kind, w.ref.Name, err)
+		return "", fmt.Errorf("recording the template of %s %s: %w", w.ref.Kind, w.ref.Name, err)
 	}
-	x.Record(step, v1alpha1.StepRecord{Object: w.ref, ResourceVersion: w.object.GetResourceVersion(), Data: string(data)})
-	return nil
+	if len(data) > maxRecord {
+		return fmt.Sprintf("the pod template of %s %s cannot be recorded, and so not be put back: it has more than %d bytes; use restore Images", w.ref.Kind, w.ref.Name, maxRecord), nil
+	}
+	x.Record(step.Name, v1alpha1.StepRecord{Object: w.ref, ResourceVersion: w.object.GetResourceVersion(), Data: string(data)})
+	return "", nil
 }
 
 // templateBefore is what was recorded of a workload, or nil.
@@ -51,9 +61,15 @@ func templateBefore(x *Execution, step string, w *workload) (*templateRecord, er
 // Undo gives every workload the images back that it had. They are those of the compromised revision, whose quarantine is still in force: a step that a release depends on cannot be undone once that has begun.
 func (rollBackImages) Undo(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep) (Outcome, error) {
 	return each(step.RollBackImages.Workloads, func(ref v1alpha1.WorkloadRef) (Outcome, error) {
+		if createdAnew(ref.Kind) {
+			return undoRecreation(ctx, x, step, ref)
+		}
 		w, why, err := readWorkload(ctx, x.Reader, x.Incident.Namespace, ref)
 		if err != nil || w == nil {
 			return waiting("%s", why), err
+		}
+		if good := knownGood(x.Plan, string(ref.Kind), ref.Name); good != nil && good.Owner.Name != "" {
+			return undoOwner(ctx, x, step.Name, w, *good)
 		}
 		was, err := templateBefore(x, step.Name, w)
 		if err != nil || was == nil {
@@ -72,13 +88,20 @@ func putBack(ctx context.Context, x *Execution, w *workload, was *templateRecord
 		before.Containers = append(before.Containers, v1alpha1.ContainerImage{Name: name, Image: was.Images[name]})
 	}
 	patch, detail, impossible := w.change(before, was.Mark)
+	if was.Template != nil {
+		var err error
+		if patch, detail, err = w.replaceTemplate(x, was.Template, "as it was"); err != nil {
+			return Outcome{}, err
+		}
+		impossible = ""
+	}
 	if impossible != "" {
 		return waiting("%s", impossible), nil
 	}
 	if patch == nil {
 		x.Journal.Done(v1alpha1.ActionReturnPartition, w.ref)
-		x.Journal.Done(v1alpha1.ActionRollBackImages, w.ref)
-		return done("%s %s has the images again that it had", w.ref.Kind, w.ref.Name), nil
+		x.Journal.Done(v1alpha1.ActionRollBackImages, w.changed())
+		return done("%s %s has the pod template again that it had", w.ref.Kind, w.ref.Name), nil
 	}
 	return applyChange(ctx, x, w, patch, detail)
 }

@@ -25,11 +25,7 @@ func Unusable(plan v1alpha1.RecoveryPlanSpec) (reason, why string) {
 		return v1alpha1.ReasonInvalidVerification, "spec.verification: " + why
 	}
 	for _, step := range plan.Steps {
-		looksAt := []*v1alpha1.VerifyStep{step.Verify, step.Gate}
-		if step.Release != nil {
-			looksAt = append(looksAt, &step.Release.Watched)
-		}
-		for _, looks := range looksAt {
+		for _, looks := range looksAt(step) {
 			if err := compileAll(looks); err != nil {
 				return v1alpha1.ReasonInvalidExpression, fmt.Sprintf("step %s: %v", step.Name, err)
 			}
@@ -67,14 +63,16 @@ func unsound(steps []v1alpha1.RecoveryStep) string {
 }
 
 func compileAll(looks *v1alpha1.VerifyStep) error {
-	if looks == nil {
-		return nil
-	}
 	for _, o := range looks.Objects {
 		if o.Expression == "" {
 			continue
 		}
 		if err := Compile(o.Expression); err != nil {
+			return err
+		}
+	}
+	for _, check := range looks.Prometheus {
+		if err := compileSample(check.Expression); err != nil {
 			return err
 		}
 	}

@@ -106,6 +106,8 @@ func TestActionFor(t *testing.T) {
 		"verify":         {step: v1alpha1.RecoveryStep{Verify: &v1alpha1.VerifyStep{}}, want: "recovery.verify"},
 		"approve":        {step: v1alpha1.RecoveryStep{Approve: &v1alpha1.ApproveStep{}}, want: "recovery.approve"},
 		"release":        {step: v1alpha1.RecoveryStep{Release: &v1alpha1.ReleaseStep{}}, want: "recovery.release"},
+		"rotateSecrets":  {step: v1alpha1.RecoveryStep{RotateSecrets: &v1alpha1.RotateSecretsStep{}}, want: "recovery.rotateSecrets"},
+		"notify":         {step: v1alpha1.RecoveryStep{Notify: &v1alpha1.NotifyStep{}}, want: "recovery.notify"},
 		"nothing":        {want: "<nil>"},
 	}
 	for name, tc := range cases {

@@ -27,11 +27,29 @@ func imagesOf(plan v1alpha1.RecoveryPlanSpec) []string {
 		}
 	}
 	for _, step := range plan.Steps {
-		switch {
-		case step.RunJob != nil:
-			add(step.RunJob.Image)
-		case step.RestoreVolumes != nil:
-			add(step.RestoreVolumes.Check.Image)
+		for _, name := range jobImages(step) {
+			add(name)
+		}
+	}
+	return out
+}
+
+// jobImages are the images that a step runs in jobs: as its action, to check volumes, and to look at what it waits for or observes.
+func jobImages(step v1alpha1.RecoveryStep) []string {
+	var out []string
+	if step.RunJob != nil {
+		out = append(out, step.RunJob.Image)
+	}
+	if step.RestoreVolumes != nil {
+		out = append(out, step.RestoreVolumes.Check.Image)
+	}
+	looks := []*v1alpha1.VerifyStep{step.Verify, step.Gate}
+	if step.Release != nil {
+		looks = append(looks, &step.Release.Watched)
+	}
+	for _, l := range looks {
+		if l != nil {
+			out = append(out, l.Job.Image)
 		}
 	}
 	return out

@@ -25,8 +25,10 @@ func TestImagesOf(t *testing.T) {
 	plan.Steps = []v1alpha1.RecoveryStep{
 		{RunJob: &v1alpha1.RunJobStep{Image: "job"}}, {RestoreVolumes: &v1alpha1.RestoreVolumesStep{}},
 		{RestoreVolumes: &v1alpha1.RestoreVolumesStep{Check: v1alpha1.VolumeCheck{Image: "check"}}}, {RunJob: &v1alpha1.RunJobStep{Image: "b"}},
+		{Verify: &v1alpha1.VerifyStep{Job: v1alpha1.RunJobStep{Image: "look"}}, Gate: &v1alpha1.VerifyStep{Job: v1alpha1.RunJobStep{Image: "gate"}}},
+		{Release: &v1alpha1.ReleaseStep{Watched: v1alpha1.VerifyStep{Job: v1alpha1.RunJobStep{Image: "watch"}}}},
 	}
-	if diff := cmp.Diff([]string{"a", "b", "job", "check"}, imagesOf(plan)); diff != "" {
+	if diff := cmp.Diff([]string{"a", "b", "job", "check", "look", "gate", "watch"}, imagesOf(plan)); diff != "" {
 		t.Errorf("imagesOf() (-want +got):\n%s", diff)
 	}
 }

@@ -47,11 +47,16 @@ func (restoreVolumes) Choose(ctx context.Context, x *Execution, step v1alpha1.Re
 			return nil, why, nil
 		}
 	}
+	if changesClaim(step) {
+		if why, err := s.readConsumers(ctx); err != nil || why != "" {
+			return nil, why, err
+		}
+	}
 	choices := make([]v1alpha1.StepChoice, 0, len(s.claims))
 	for _, claim := range s.claims {
 		c := newest(s.of[claim.Name])
 		choices = append(choices, v1alpha1.StepChoice{
-			Step: step.Name, Object: claimRef(claim),
+			Step: step.Name, Object: claimRef(claim), Consumers: s.consumers[claim.Name],
 			Source: v1alpha1.ObjectRef{Kind: snapshotKind, Namespace: c.snapshot.Namespace, Name: c.snapshot.Name, UID: string(c.snapshot.UID)},
 			Why:    fmt.Sprintf("taken at %s, %s before the incident is suspected to have begun", c.taken.UTC().Format(time.RFC3339), since.Sub(c.taken).Truncate(time.Second)),
 		})
@@ -76,6 +81,33 @@ type selection struct {
 	claims []*corev1.PersistentVolumeClaim
 	// of are the snapshots of a claim that are old enough.
 	of map[string][]candidate
+	// consumers are the Deployments that use a claim; only read where the step changes claims.
+	consumers map[string][]v1alpha1.ObjectRef
+}
+
+// maxConsumers is how many Deployments of one claim are recorded.
+const maxConsumers = 16
+
+// readConsumers finds the Deployments that use the claims. It says why those cannot be made to name others.
+func (s *selection) readConsumers(ctx context.Context) (why string, err error) {
+	all, err := readWorkloads(ctx, s.x)
+	if err != nil {
+		return "", err
+	}
+	s.consumers = map[string][]v1alpha1.ObjectRef{}
+	for _, claim := range s.claims {
+		found, why := all.consumers(claim.Name, s.x.All)
+		switch {
+		case why != "":
+			return why, nil
+		case len(found) == 0:
+			return fmt.Sprintf("no Deployment uses %s %s: there is none to be made to name another claim; use cutOver InPlace", claimKind, claim.Name), nil
+		case len(found) > maxConsumers:
+			return fmt.Sprintf("%d Deployments use %s %s, and no more than %d can be made to name another claim; use cutOver InPlace", len(found), claimKind, claim.Name, maxConsumers), nil
+		}
+		s.consumers[claim.Name] = found
+	}
+	return "", nil
 }
 
 // read finds the claims and their snapshots. It says which claim has none, and why those that it has do not do.

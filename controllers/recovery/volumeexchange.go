@@ -39,7 +39,7 @@ func (r *restoration) undo(ctx context.Context) (Outcome, error) {
 		// Its volume goes with it as soon as the last pod is gone, unless it is held.
 		return waiting("waits until %s %s is gone; held by %s", claimKind, name, strings.Join(r.claim.Finalizers, ", ")), nil
 	case !r.boundTo(r.old):
-		if out, err := r.vacate(ctx); err != nil || r.claim != nil && !out.Done {
+		if out, err := r.vacate(ctx, name); err != nil || r.claim != nil && !out.Done {
 			return out, err
 		}
 		if r.fresh != nil {
@@ -149,7 +149,9 @@ func (r *restoration) reserve(ctx context.Context, volume *corev1.PersistentVolu
 
 // dropStaged deletes the claim that the volume was made with. The volume is held.
 func (r *restoration) dropStaged(ctx context.Context) (Outcome, error) {
-	if !r.asChosen(r.staged) || r.made.Staged != "" && r.made.Staged != string(r.staged.UID) {
+	// Of a claim whose volume is recorded the UID tells; one that a Deployment was made to name has no mark any more.
+	recorded := r.made.Staged != ""
+	if recorded && r.made.Staged != string(r.staged.UID) || !recorded && !r.asChosen(r.staged) {
 		return waiting("%s %s was not made for this recovery: delete or rename it", claimKind, r.staged.Name), nil
 	}
 	if why, err := r.clearChecks(ctx); err != nil || why != "" {
@@ -200,7 +202,7 @@ func (r *restoration) replaced() {
 	for _, e := range r.x.Journal.Entries() {
 		there := r.claim != nil && e.Object.UID == string(r.claim.UID) || r.staged != nil && e.Object.UID == string(r.staged.UID)
 		ours := !there && (e.Object.Name == r.choice.Object.Name || e.Object.Name == r.stagedName())
-		if e.Action == v1alpha1.ActionReplaceClaim && e.Object.Namespace == r.x.Incident.Namespace && ours {
+		if (e.Action == v1alpha1.ActionReplaceClaim || e.Action == v1alpha1.ActionHandOverClaim) && e.Object.Namespace == r.x.Incident.Namespace && ours {
 			r.x.Journal.Done(e.Action, e.Object)
 		}
 	}
@@ -238,10 +240,14 @@ func (r *restoration) giveBack(ctx context.Context, volume *corev1.PersistentVol
 	})
 }
 
-// Exchanging says which claim is being exchanged, or "". It may not be there at all at the moment, and nobody but the step that exchanges it puts it back.
+// Exchanging says what has to come true of a claim that is being exchanged, or of a Deployment that is made to name others, or "". A claim may not be there at all at the moment, and of several Deployments that share one
+// some may name another already: nobody but the step that has begun with it brings it to its end.
 func Exchanging(j *journal.Journal) string {
 	if open := j.Open(v1alpha1.ActionReplaceClaim); len(open) > 0 {
-		return fmt.Sprintf("%s %s/%s", claimKind, open[0].Namespace, open[0].Name)
+		return fmt.Sprintf("%s %s/%s, whose volume is being exchanged, is there again", claimKind, open[0].Namespace, open[0].Name)
+	}
+	if open := j.Open(v1alpha1.ActionChangeClaim); len(open) > 0 {
+		return fmt.Sprintf("Deployment %s/%s names the claims that it is being made to name", open[0].Namespace, open[0].Name)
 	}
 	return ""
 }

@@ -34,6 +34,9 @@ func (restoreVolumes) Run(ctx context.Context, x *Execution, step v1alpha1.Recov
 	if err != nil {
 		return Outcome{}, err
 	}
+	if changesClaim(step) {
+		return changeClaims(ctx, x, all)
+	}
 	// No claim is touched before the last volume is ready, and before the last pod is gone.
 	for _, phase := range []func(*restoration, context.Context) (Outcome, error){(*restoration).stage, (*restoration).free, (*restoration).exchange} {
 		out, err := each(all, func(r *restoration) (Outcome, error) { return phase(r, ctx) })
@@ -54,6 +57,9 @@ func (restoreVolumes) Undo(ctx context.Context, x *Execution, step v1alpha1.Reco
 	if err != nil {
 		return Outcome{}, err
 	}
+	if changesClaim(step) {
+		return returnClaims(ctx, x, all)
+	}
 	return each(all, func(r *restoration) (Outcome, error) { return r.undo(ctx) })
 }
 
@@ -70,6 +76,8 @@ type restoration struct {
 	// old is the volume that the claim had, and fresh the one from the snapshot, of which made is recorded; nil if there is none.
 	old, fresh *corev1.PersistentVolume
 	made       volumeRecord
+	// workloads are what may name the claim; only read where the step changes claims.
+	workloads workloads
 }
 
 // claimRecord is what is needed to put a claim back.
@@ -93,12 +101,19 @@ type volumeRecord struct {
 
 // restorations reads what there is of every claim of the step.
 func restorations(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep) ([]*restoration, error) {
+	var users workloads
+	if changesClaim(step) {
+		var err error
+		if users, err = readWorkloads(ctx, x); err != nil {
+			return nil, err
+		}
+	}
 	var out []*restoration
 	for _, choice := range x.Choices {
 		if choice.Step != step.Name {
 			continue
 		}
-		r := &restoration{x: x, step: step, choice: choice}
+		r := &restoration{x: x, step: step, choice: choice, workloads: users}
 		if err := r.read(ctx); err != nil {
 			return nil, err
 		}
@@ -180,10 +195,21 @@ func (r *restoration) exchanged() bool {
 
 // under says that the exchange has begun: the new volume, which has passed its check by then, is the claim's, or reserved for it. That the claim is gone says nothing: anybody may have deleted it.
 func (r *restoration) under() bool {
+	if changesClaim(r.step) {
+		return r.isReady()
+	}
 	return r.fresh != nil && (r.exchanged() || r.reserved(r.fresh))
 }
 
 func (r *restoration) told() string {
+	if changesClaim(r.step) {
+		var names []string
+		for _, c := range r.choice.Consumers {
+			names = append(names, c.Name)
+		}
+		return fmt.Sprintf("%s %s has volume %s from snapshot %s, and is named by Deployments %s; %s keeps the volume that it has", claimKind, r.stagedName(), r.fresh.Name, r.choice.Source.Name,
+			strings.Join(names, ", "), r.choice.Object.Name)
+	}
 	kept := "is gone"
 	if r.old != nil {
 		kept = "is kept"
@@ -197,20 +223,32 @@ func (r *restoration) suffix() string {
 	return hex.EncodeToString(sum[:8])
 }
 
-func (r *restoration) stagedName() string { return "cofferdam-staged-" + r.suffix() }
+// stagedName is the name of the claim that the new volume is made with. Where a Deployment is to name it, it keeps that name, which says what it is for.
+func (r *restoration) stagedName() string {
+	if !changesClaim(r.step) {
+		return "cofferdam-staged-" + r.suffix()
+	}
+	const most, digits = 253, 8
+	tail := "-restored-" + r.suffix()[:digits]
+	name := r.choice.Object.Name
+	return strings.TrimRight(name[:min(len(name), most-len(tail))], "-.") + tail
+}
 
 // free waits until the claim can be exchanged. One that was exchanged may be used.
 func (r *restoration) free(ctx context.Context) (Outcome, error) {
 	if r.exchanged() {
 		return done("exchanged"), nil
 	}
-	return r.vacate(ctx)
+	return r.vacate(ctx, r.choice.Object.Name)
 }
 
-// vacate waits until no pod uses the claim. Quarantined pods that do are deleted, if the step says so and nothing is lost by it.
-func (r *restoration) vacate(ctx context.Context) (Outcome, error) {
+// vacate waits until no pod uses the claim, those of checks left out. Quarantined pods that do are deleted, if the step says so and nothing is lost by it.
+func (r *restoration) vacate(ctx context.Context, claim string) (Outcome, error) {
 	var users []string
-	for _, p := range podsUsing(r.x.All, r.x.Incident.Namespace, r.choice.Object.Name) {
+	for _, p := range podsUsing(r.x.All, r.x.Incident.Namespace, claim) {
+		if claim == r.stagedName() && p.Labels[volumeCheckLabel] == string(r.x.Incident.UID) {
+			continue
+		}
 		users = append(users, p.Name)
 		if !r.expendable(p) {
 			continue
@@ -222,7 +260,7 @@ func (r *restoration) vacate(ctx context.Context) (Outcome, error) {
 	}
 	if len(users) > 0 {
 		return waiting("%s %s is used by pods %s: scale their workload to zero in an earlier step; delete quarantined ones when their evidence suffices",
-			claimKind, r.choice.Object.Name, strings.Join(users, ", ")), nil
+			claimKind, claim, strings.Join(users, ", ")), nil
 	}
 	return done("not in use"), nil
 }

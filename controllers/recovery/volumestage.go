@@ -42,7 +42,11 @@ func (r *restoration) stage(ctx context.Context) (Outcome, error) {
 	if held, err := r.hold(ctx, r.fresh, "it is to be the volume of "+r.choice.Object.Name); err != nil || !held {
 		return waiting("%s %s is about to be held", volumeKind, r.fresh.Name), err
 	}
-	return r.check(ctx)
+	out, err := r.check(ctx)
+	if err != nil || !out.Done || !changesClaim(r.step) {
+		return out, err
+	}
+	return r.setReady(), nil
 }
 
 // unstaged reports whether somebody has taken away the claim that the new volume was made with. What is on it then, nobody knows.

@@ -13,6 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -24,12 +26,18 @@ type workload struct {
 	ref      v1alpha1.ObjectRef
 	object   client.Object
 	template *corev1.PodTemplateSpec
+	// self is the workload, where its template is another object's: the Deployment of a Rollout.
+	self client.Object
+	// custom is the content of a workload of an API that knows no strategic merge.
+	custom *unstructured.Unstructured
 	// path leads to the template in the object.
 	path []string
 	// observed says that the workload's controller has seen the current spec.
 	observed bool
 	// paused says that the rollout is paused.
 	paused bool
+	// halted says why its controller does not go on by itself, and what there is to do; or "".
+	halted string
 	// onDelete says that its controller replaces no pod by itself, partition below which ordinal it does not, and ordered that it waits for each pod to be ready before it goes on.
 	onDelete  bool
 	partition int32
@@ -60,6 +68,15 @@ func readWorkload(ctx context.Context, r client.Reader, ns string, w v1alpha1.Wo
 		out, err = readDaemonSet(ctx, r, key)
 	case "CronJob":
 		out, err = readCronJob(ctx, r, key)
+	case "Rollout":
+		var why string
+		if out, why, err = readRollout(ctx, r, key); err == nil && out == nil {
+			return nil, why, nil
+		}
+	case "Job":
+		out, err = readJob(ctx, r, key)
+	case "Pod":
+		out, err = readPod(ctx, r, key)
 	default:
 		return nil, fmt.Sprintf("%s is not a kind that can be rolled back", w.Kind), nil
 	}
@@ -69,8 +86,28 @@ func readWorkload(ctx context.Context, r client.Reader, ns string, w v1alpha1.Wo
 	if err != nil {
 		return nil, "", fmt.Errorf("reading %s %s: %w", w.Kind, key, err)
 	}
-	out.ref = v1alpha1.ObjectRef{Kind: string(w.Kind), Namespace: ns, Name: w.Name, UID: string(out.object.GetUID())}
+	self := out.object
+	if out.self != nil {
+		self = out.self
+	}
+	out.ref = v1alpha1.ObjectRef{Kind: string(w.Kind), Namespace: ns, Name: w.Name, UID: string(self.GetUID())}
 	return out, "", nil
+}
+
+// changed is the object that is patched to change the template.
+func (w *workload) changed() v1alpha1.ObjectRef {
+	if w.self == nil {
+		return w.ref
+	}
+	return v1alpha1.ObjectRef{Kind: "Deployment", Namespace: w.object.GetNamespace(), Name: w.object.GetName(), UID: string(w.object.GetUID())}
+}
+
+// patchType is the kind of patch that the API of the workload knows.
+func (w *workload) patchType() types.PatchType {
+	if w.custom != nil {
+		return types.MergePatchType
+	}
+	return types.StrategicMergePatchType
 }
 
 func readDeployment(ctx context.Context, r client.Reader, key client.ObjectKey) (*workload, error) {
@@ -174,8 +211,14 @@ func (w *workload) change(good v1alpha1.KnownGoodImages, incidentUID string) (pa
 	var changes []string
 	for _, want := range good.Containers {
 		c := container(&w.template.Spec, want.Name)
+		if want.FoundIn == v1alpha1.InPods {
+			if c != nil {
+				return nil, "", fmt.Sprintf("container %s is in the pod template of %s %s/%s, and not only in its pods: correct the plan", want.Name, w.ref.Kind, w.ref.Namespace, w.ref.Name)
+			}
+			continue
+		}
 		if c == nil {
-			return nil, "", fmt.Sprintf("%s %s/%s has no container %s: correct the plan", w.ref.Kind, w.ref.Namespace, w.ref.Name, want.Name)
+			return nil, "", fmt.Sprintf("%s %s/%s has no container %s: correct the plan; if it is injected into the pods, list it with foundIn: Pods", w.ref.Kind, w.ref.Namespace, w.ref.Name, want.Name)
 		}
 		list := "containers"
 		if isInit(&w.template.Spec, want.Name) {
@@ -192,6 +235,9 @@ func (w *workload) change(good v1alpha1.KnownGoodImages, incidentUID string) (pa
 	if incidentUID == "" {
 		mark = nil
 	}
+	if w.custom != nil {
+		return w.customChange(good, mark, strings.Join(changes, "; "))
+	}
 	var body any = map[string]any{
 		"metadata": map[string]any{"annotations": map[string]any{v1alpha1.RecoveredByAnnotation: mark}},
 		"spec":     lists,
@@ -200,7 +246,7 @@ func (w *workload) change(good v1alpha1.KnownGoodImages, incidentUID string) (pa
 		body = map[string]any{field: body}
 	}
 	// The UID makes the API server refuse the patch for a namesake.
-	body.(map[string]any)["metadata"] = map[string]any{"uid": w.ref.UID}
+	body.(map[string]any)["metadata"] = map[string]any{"uid": w.changed().UID}
 	raw, err := json.Marshal(body)
 	if err != nil {
 		return nil, "", fmt.Sprintf("the patch cannot be encoded: %v", err)

@@ -228,7 +228,17 @@ func (in *inspection) cronJob(ctx context.Context, ref v1alpha1.ObjectRef) error
 // job records the pods of a Job. All pods of a Job are of one revision, which the controller marks with the Job's UID.
 func (in *inspection) job(workload, job v1alpha1.ObjectRef) {
 	in.ownedPods(workload, job.UID)
+	in.orphans(workload, job.UID)
 	in.hold(job.UID, workload, &metav1.LabelSelector{MatchLabels: map[string]string{batchv1.ControllerUidLabel: job.UID}}, nil)
+}
+
+// orphans records the pods that the Job with the UID has left behind: whoever deletes a Job may leave its pods without an owner, and what it had made a moment before nobody has seen.
+func (in *inspection) orphans(ref v1alpha1.ObjectRef, uid string) {
+	for _, p := range in.pods {
+		if owner, labels := origin(p); owner == "" && labels[batchv1.ControllerUidLabel] == uid && !in.recovered(ref, p.Annotations, &p.Spec) {
+			in.found = append(in.found, Pod{Pod: p, Workload: ref, Revision: uid})
+		}
+	}
 }
 
 // ownedPods records the pods whose controller has the UID, and returns how many there are.

@@ -136,6 +136,11 @@ func TestInspect(t *testing.T) {
 			objs:   []client.Object{job("once", "", bad), pod("once-1", "uid-once", bad, nil), detached(pod("once-2", "uid-once", bad, nil)), pod("twice-1", "uid-twice", bad, nil)},
 			pods:   map[string]string{"once-1": "uid-once", "once-2": "uid-once"}, revisions: map[string]string{"uid-once": batchv1.ControllerUidLabel + "=uid-once"},
 		},
+		"Job: what it has left behind is its own, what another controller has is not": {
+			target: resolved(v1alpha1.TargetJob, "once", "uid-once"),
+			objs:   []client.Object{pod("once-1", "", bad, map[string]string{batchv1.ControllerUidLabel: "uid-once"}), pod("once-2", "uid-twice", bad, map[string]string{batchv1.ControllerUidLabel: "uid-once"}), pod("once-3", "", bad, map[string]string{batchv1.ControllerUidLabel: "uid-twice"})},
+			pods:   map[string]string{"once-1": "uid-once"}, revisions: map[string]string{"uid-once": batchv1.ControllerUidLabel + "=uid-once"},
+		},
 		"CronJob: its Jobs, and new ones refused": {
 			target: resolved(v1alpha1.TargetCronJob, "nightly", "cron"),
 			objs: []client.Object{

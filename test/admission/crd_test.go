@@ -136,11 +136,16 @@ var creations = []creation{
 		accepted: Plan(shop, "p", Verify("v", "v1", "ConfigMap", "s", "")),
 	},
 	{
-		message: "a step has exactly one of rollBackImages, restoreVolumes, scale, runJob, verify, approve, release, pauseGitOps, resumeGitOps",
+		message: "a step has exactly one of rollBackImages, restoreVolumes, scale, rotateSecrets, runJob, verify, approve, notify, release, pauseGitOps, resumeGitOps",
 		refused: Plan(shop, "p", containmentv1alpha1.RecoveryStep{
 			Name: "a", Approve: Approve("a").Approve, Verify: Verify("a", "v1", "Pod", "x", "").Verify,
 		}),
 		accepted: Plan(shop, "p", Approve("a"), Verify("b", "v1", "Pod", "x", "")),
+	},
+	{
+		message:  "a step has exactly one of rollBackImages, restoreVolumes, scale, rotateSecrets, runJob, verify, approve, notify, release",
+		refused:  Plan(shop, "p", containmentv1alpha1.RecoveryStep{Name: "a"}),
+		accepted: Plan(shop, "p", Notify("a", "it begins", nil), Notify("b", "it is over", nil, "oncall")),
 	},
 	{
 		message:  "a step cannot depend on itself",
@@ -209,6 +214,56 @@ var creations = []creation{
 		accepted: Plan(shop, "p", Approve("a"), watched(60)),
 	},
 	{
+		message:  "what a release watches is looked at again and again",
+		refused:  Plan(shop, "p", Approve("a"), watching(containmentv1alpha1.VerifyStep{TCP: []containmentv1alpha1.TCPCheck{{Host: "db", Port: 5432}}})),
+		accepted: Plan(shop, "p", Approve("a"), watching(containmentv1alpha1.VerifyStep{Prometheus: []containmentv1alpha1.PrometheusCheck{{Source: "main", Query: "up", Expression: "value == 1"}}})),
+	},
+	{
+		message:  "nothing is rotated",
+		refused:  Plan(shop, "p", rotating(func(r *containmentv1alpha1.RotateSecretsStep) { r.Generate = nil })),
+		accepted: Plan(shop, "p", rotating(func(*containmentv1alpha1.RotateSecretsStep) {})),
+	},
+	{
+		message:  "restart Listed takes workloads",
+		refused:  Plan(shop, "p", rotating(func(r *containmentv1alpha1.RotateSecretsStep) { r.Restart = "Listed" })),
+		accepted: Plan(shop, "p", rotating(listing("Listed"))),
+	},
+	{
+		message:  "restart None takes no workloads",
+		refused:  Plan(shop, "p", rotating(listing("None"))),
+		accepted: Plan(shop, "p", rotating(func(r *containmentv1alpha1.RotateSecretsStep) { r.Restart = "None" })),
+	},
+	{
+		message:  "nothing is looked at",
+		refused:  Plan(shop, "p", looking(containmentv1alpha1.VerifyStep{ProbeSeconds: 30})),
+		accepted: Plan(shop, "p", looking(containmentv1alpha1.VerifyStep{Job: containmentv1alpha1.RunJobStep{Image: GoodImage}})),
+	},
+	{
+		message:  "the url of a check is an http or https URL",
+		refused:  Plan(shop, "p", looking(containmentv1alpha1.VerifyStep{HTTP: []containmentv1alpha1.HTTPCheck{{URL: "web/healthz"}}})),
+		accepted: Plan(shop, "p", looking(containmentv1alpha1.VerifyStep{HTTP: []containmentv1alpha1.HTTPCheck{{URL: "http://web/healthz"}, {URL: "https://web:8443/"}}})),
+	},
+	{
+		message:  "the name of an endpoint consists of lower-case letters, digits and dashes",
+		refused:  prometheus(containmentv1alpha1.Endpoint{Name: "Main one", URL: "https://prometheus.example.com"}),
+		accepted: prometheus(containmentv1alpha1.Endpoint{Name: "main-1", URL: "https://prometheus.example.com"}),
+	},
+	{
+		message:  "the url of an endpoint is an http or https URL without credentials",
+		refused:  prometheus(containmentv1alpha1.Endpoint{Name: "main", URL: "https://user:password@prometheus.example.com"}),
+		accepted: prometheus(containmentv1alpha1.Endpoint{Name: "main", URL: "https://prometheus.example.com/tenant"}),
+	},
+	{
+		message:  "an http URL that is not on the loopback address takes plaintext Allow",
+		refused:  prometheus(containmentv1alpha1.Endpoint{Name: "main", URL: "http://prometheus.monitoring:9090"}),
+		accepted: prometheus(containmentv1alpha1.Endpoint{Name: "main", URL: "http://prometheus.monitoring:9090", Plaintext: "Allow"}),
+	},
+	{
+		message:  "an http URL that is not on the loopback address takes plaintext Allow",
+		refused:  prometheus(containmentv1alpha1.Endpoint{Name: "main", URL: "http://127.0.0.1.example.com"}),
+		accepted: prometheus(containmentv1alpha1.Endpoint{Name: "main", URL: "http://127.0.0.1:9090"}, containmentv1alpha1.Endpoint{Name: "six", URL: "http://[::1]:9090"}),
+	},
+	{
 		message:  "the image of a job is pinned by digest",
 		refused:  Plan(shop, "p", RunJob("j", "registry.k8s.io/pause:3.10")),
 		accepted: Plan(shop, "p", RunJob("j", GoodImage)),
@@ -217,6 +272,33 @@ var creations = []creation{
 		message:  "the image of a check is pinned by digest",
 		refused:  Plan(shop, "p", checked("registry.k8s.io/pause:3.10")),
 		accepted: Plan(shop, "p", checked(GoodImage), RestoreVolumes("unchecked", nil, "log-db-0")),
+	},
+	{
+		message:  "path says where an image stands in the owner",
+		refused:  planWithOwner(func(i *containmentv1alpha1.KnownGoodImages) { i.Containers[0].Path = "" }),
+		accepted: planWithOwner(func(*containmentv1alpha1.KnownGoodImages) {}),
+	},
+	{
+		message: "path says where an image stands in the owner",
+		refused: planWithOwner(func(i *containmentv1alpha1.KnownGoodImages) { i.Owner = containmentv1alpha1.WorkloadOwner{} }),
+		accepted: planWithOwner(func(i *containmentv1alpha1.KnownGoodImages) {
+			i.Containers = append(i.Containers, containmentv1alpha1.ContainerImage{Name: "proxy", Image: GoodImage, FoundIn: containmentv1alpha1.InPods})
+		}),
+	},
+	{
+		message:  "a path is a JSON pointer below /spec",
+		refused:  planWithOwner(func(i *containmentv1alpha1.KnownGoodImages) { i.Containers[0].Path = "/metadata/annotations/image" }),
+		accepted: planWithOwner(func(i *containmentv1alpha1.KnownGoodImages) { i.Containers[0].Path = "/spec/nodes/0/image~1name" }),
+	},
+	{
+		message:  "Secrets are neither read nor changed by Cofferdam",
+		refused:  planWithOwner(func(i *containmentv1alpha1.KnownGoodImages) { i.Owner.Kind = "Secret" }),
+		accepted: planWithOwner(func(i *containmentv1alpha1.KnownGoodImages) { i.Owner.Kind = "SealedSecret" }),
+	},
+	{
+		message:  "restore Template takes the revisions that only Deployments, StatefulSets and DaemonSets keep",
+		refused:  planWithImages(wholeTemplate("CronJob")),
+		accepted: planWithImages(wholeTemplate("DaemonSet"), RollBack("images", containmentv1alpha1.WorkloadRef{Kind: "DaemonSet", Name: "a"})),
 	},
 	{
 		message: "from names fewer people than are required",
@@ -295,6 +377,56 @@ func watched(seconds int32) containmentv1alpha1.RecoveryStep {
 	step.Release.Watched = *Verify("v", "v1", "Pod", "x", "").Verify
 	step.Release.ObserveSeconds = seconds
 	return step
+}
+
+// prometheus makes a ContainmentPolicy that names Prometheus servers.
+func prometheus(endpoints ...containmentv1alpha1.Endpoint) *policy {
+	return Policy("p", func(p *policy) { p.Spec.Recovery.Prometheus = endpoints })
+}
+
+func looking(what containmentv1alpha1.VerifyStep) containmentv1alpha1.RecoveryStep {
+	return containmentv1alpha1.RecoveryStep{Name: "look", Verify: &what}
+}
+
+func watching(what containmentv1alpha1.VerifyStep) containmentv1alpha1.RecoveryStep {
+	step := watched(60)
+	step.Release.Watched = what
+	return step
+}
+
+// rotating makes a step that rotates a Secret.
+func rotating(change func(*containmentv1alpha1.RotateSecretsStep)) containmentv1alpha1.RecoveryStep {
+	step := Rotate("r", "s", nil, "password")
+	change(step.RotateSecrets)
+	return step
+}
+
+func listing(mode containmentv1alpha1.RestartMode) func(*containmentv1alpha1.RotateSecretsStep) {
+	return func(r *containmentv1alpha1.RotateSecretsStep) {
+		r.Restart, r.Workloads = mode, []containmentv1alpha1.RestartedWorkload{{Kind: "Deployment", Name: "web"}}
+	}
+}
+
+func wholeTemplate(kind containmentv1alpha1.RecoverableKind) containmentv1alpha1.RecoveryStep {
+	step := RollBack("r", containmentv1alpha1.WorkloadRef{Kind: kind, Name: "a"})
+	step.RollBackImages.Restore = containmentv1alpha1.RestoredTemplate
+	return step
+}
+
+// planWithImages is a plan of steps that roll back the workload "a" of the first one's kind.
+func planWithImages(steps ...containmentv1alpha1.RecoveryStep) *containmentv1alpha1.RecoveryPlan {
+	plan := Plan(shop, "p", steps...)
+	plan.Spec.Images = []containmentv1alpha1.KnownGoodImages{KnownGood(steps[0].RollBackImages.Workloads[0].Kind, "a", "app", GoodImage)}
+	return plan
+}
+
+// planWithOwner is a plan that changes an image in what keeps the workload "a".
+func planWithOwner(change func(*containmentv1alpha1.KnownGoodImages)) *containmentv1alpha1.RecoveryPlan {
+	plan := planWithImages(RollBack("r", containmentv1alpha1.WorkloadRef{Kind: "Deployment", Name: "a"}))
+	plan.Spec.Images[0].Owner = containmentv1alpha1.WorkloadOwner{APIVersion: "example.com/v1", Kind: "Database", Name: "main"}
+	plan.Spec.Images[0].Containers[0].Path = "/spec/image"
+	change(&plan.Spec.Images[0])
+	return plan
 }
 
 func checked(image string) containmentv1alpha1.RecoveryStep {

@@ -169,6 +169,17 @@ var _ = Describe("Targets in other namespaces", func() {
 		Expect(responder.Update(ctx, more.DeepCopy(), client.DryRunAll)).To(refusedWith(message))
 		Expect(lead.Update(ctx, more, client.DryRunAll)).To(Succeed())
 	})
+
+	It("are checked again when a digest is added that is refused there", func(ctx context.Context) {
+		object := declared(ctx, Targets(elsewhere), Compromised(digestA))
+		Expect(responder.Update(ctx, changed(object, Severity("Low")), client.DryRunAll)).To(Succeed())
+		Expect(responder.Update(ctx, changed(object, Compromised(digestA, digestB)), client.DryRunAll)).To(refusedWith(message))
+		Expect(lead.Update(ctx, changed(object, Compromised(digestA, digestB)), client.DryRunAll)).To(Succeed())
+		first := declared(ctx, Targets(elsewhere))
+		Expect(responder.Update(ctx, changed(first, Compromised(digestA)), client.DryRunAll)).To(refusedWith(message))
+		here := declared(ctx)
+		Expect(responder.Update(ctx, changed(here, Compromised(digestA)), client.DryRunAll)).To(Succeed())
+	})
 })
 
 var _ = Describe("The times of an Incident", func() {
@@ -290,22 +301,47 @@ var _ = Describe("A recovery plan", func() {
 		Expect(author.Create(ctx, Plan(shop, "p", steps...), client.DryRunAll)).To(Succeed())
 		Expect(author.Create(ctx, Plan(shop, "p", RunJob("a", GoodImage)), client.DryRunAll)).To(refusedWith("takes the permission to create jobs.batch"))
 		Expect(chief.Create(ctx, Plan(shop, "p", RunJob("a", GoodImage)), client.DryRunAll)).To(Succeed())
+		gated := Verify("g", "v1", "Pod", "x", "")
+		gated.Gate = &containmentv1alpha1.VerifyStep{Job: containmentv1alpha1.RunJobStep{Image: GoodImage}}
+		for _, step := range []containmentv1alpha1.RecoveryStep{gated, looking(containmentv1alpha1.VerifyStep{TCP: []containmentv1alpha1.TCPCheck{{Host: "db", Port: 5432}}})} {
+			Expect(author.Create(ctx, Plan(shop, "p", step), client.DryRunAll)).To(refusedWith("verifies by http, tcp or job takes the permission to create jobs.batch"))
+			Expect(chief.Create(ctx, Plan(shop, "p", step), client.DryRunAll)).To(Succeed())
+		}
+		for permission, change := range map[string]func(*containmentv1alpha1.RotateSecretsStep){
+			"patch secrets": func(*containmentv1alpha1.RotateSecretsStep) {},
+			"delete secrets": func(r *containmentv1alpha1.RotateSecretsStep) {
+				r.Generate, r.TokenSecrets = nil, []containmentv1alpha1.TokenSecret{{SecretName: "token", ServiceAccountName: "builder"}}
+			},
+			"patch externalsecrets.external-secrets.io": func(r *containmentv1alpha1.RotateSecretsStep) { r.Generate, r.ExternalSecrets = nil, []string{"db"} },
+			"patch certificates.cert-manager.io/status": func(r *containmentv1alpha1.RotateSecretsStep) { r.Generate, r.Certificates = nil, []string{"web"} },
+		} {
+			plan := Plan(shop, "p", rotating(change))
+			Expect(author.Create(ctx, plan.DeepCopy(), client.DryRunAll)).To(refusedWith("takes the permission to " + permission))
+			Expect(chief.Create(ctx, plan, client.DryRunAll)).To(Succeed())
+		}
 		Expect(author.Create(ctx, Plan(shop, "p", RestoreVolumes("a", nil, "data")), client.DryRunAll)).To(refusedWith("takes the permission to create and delete persistentvolumeclaims"))
-		Expect(storekeeper(ctx).Create(ctx, Plan(shop, "p", checked(GoodImage)), client.DryRunAll)).To(refusedWith("has a check takes the permission to create jobs.batch"))
+		keeper := storekeeper(ctx)
+		Expect(keeper.Create(ctx, Plan(shop, "p", rotating(listing("Listed"))), client.DryRunAll)).To(refusedWith("takes the permission to patch deployments, statefulsets and daemonsets"))
+		Expect(keeper.Create(ctx, Plan(shop, "p", checked(GoodImage)), client.DryRunAll)).To(refusedWith("has a check takes the permission to create jobs.batch"))
 		Expect(chief.Create(ctx, Plan(shop, "p", checked(GoodImage)), client.DryRunAll)).To(Succeed())
 		Expect(author.Create(ctx, Plan(shop, "p", PauseGitOps("g", []string{"argocd"}, nil)), client.DryRunAll)).To(refusedWith("takes the permission to patch applications.argoproj.io"))
 		Expect(author.Create(ctx, Plan(shop, "p", PauseGitOps("g", nil, []string{"flux-system"})), client.DryRunAll)).To(refusedWith("takes the permission to patch kustomizations.kustomize.toolkit.fluxcd.io"))
+		renaming := RestoreVolumes("a", nil, "data")
+		renaming.RestoreVolumes.CutOver = containmentv1alpha1.CutOverChangeClaim
+		Expect(keeper.Create(ctx, Plan(shop, "p", renaming), client.DryRunAll)).To(refusedWith("has cutOver ChangeClaim takes the permission to patch deployments.apps"))
+		Expect(chief.Create(ctx, Plan(shop, "p", renaming), client.DryRunAll)).To(Succeed())
 		steps[100].DependsOn = []string{"nobody"}
 		Expect(author.Create(ctx, Plan(shop, "p", steps...), client.DryRunAll)).To(refusedWith("step-100 depends on nobody"))
 	})
 })
 
-// storekeeper writes plans, and may create and delete claims, but no jobs.
+// storekeeper writes plans, and may create and delete claims and patch Secrets, but run no jobs and restart nothing.
 func storekeeper(ctx context.Context) client.Client {
 	GinkgoHelper()
 	role := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "storekeeper"}, Rules: []rbacv1.PolicyRule{
 		{APIGroups: []string{containmentv1alpha1.SchemeGroupVersion.Group}, Resources: []string{"recoveryplans"}, Verbs: []string{"create", "get"}},
 		{APIGroups: []string{""}, Resources: []string{"persistentvolumeclaims"}, Verbs: []string{"create", "delete"}},
+		{APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: []string{"patch"}},
 	}}
 	Expect(admin.Create(ctx, role)).To(Succeed())
 	DeferCleanup(func(ctx context.Context) { Expect(admin.Delete(ctx, role)).To(Succeed()) })

@@ -109,7 +109,7 @@ var _ = Describe("kubectl explain", func() {
 			"incidents.status.pods.verdict":               "whether the pod is isolated",
 			"recoveryplans.spec.images.containers.image":  "pinned by digest",
 			"containmentpolicies.spec.closing":            "what it takes to close",
-			"incidents.status.recovery.plan.steps.verify": "objects are healthy",
+			"incidents.status.recovery.plan.steps.verify": "waits until what it names is healthy",
 		} {
 			output, err := server.KubectlContext(ctx, "explain", field)
 			Expect(err).NotTo(HaveOccurred())

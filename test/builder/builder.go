@@ -204,6 +204,20 @@ func ResumeGitOps(name string, dependsOn ...string) containmentv1alpha1.Recovery
 	return containmentv1alpha1.RecoveryStep{Name: name, DependsOn: dependsOn, ResumeGitOps: &containmentv1alpha1.ResumeGitOpsStep{}}
 }
 
+// Rotate makes a step that gives entries of a Secret new values, and restarts those that use it.
+func Rotate(name, secret string, dependsOn []string, keys ...string) containmentv1alpha1.RecoveryStep {
+	generated := containmentv1alpha1.GeneratedSecret{SecretName: secret}
+	for _, key := range keys {
+		generated.Keys = append(generated.Keys, containmentv1alpha1.GeneratedKey{Name: key})
+	}
+	return containmentv1alpha1.RecoveryStep{Name: name, DependsOn: dependsOn, RotateSecrets: &containmentv1alpha1.RotateSecretsStep{Generate: []containmentv1alpha1.GeneratedSecret{generated}}}
+}
+
+// Notify makes a step that notifies routes.
+func Notify(name, message string, dependsOn []string, routes ...string) containmentv1alpha1.RecoveryStep {
+	return containmentv1alpha1.RecoveryStep{Name: name, DependsOn: dependsOn, Notify: &containmentv1alpha1.NotifyStep{Message: message, Routes: routes}}
+}
+
 // Release makes a step that lifts quarantine and leaves everything at its default.
 func Release(name string, dependsOn ...string) containmentv1alpha1.RecoveryStep {
 	return containmentv1alpha1.RecoveryStep{Name: name, DependsOn: dependsOn, Release: &containmentv1alpha1.ReleaseStep{}}

@@ -11,16 +11,25 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// PolicyKind is a kind of network policy of another API.
+// PolicyKind is a kind of network policy of another API, or whatever else a cluster may serve.
 type PolicyKind struct {
 	Group, Version, Kind, Plural string
 	Scope                        apiextensionsv1.ResourceScope
 }
 
-// ClusterNetworkPolicy and CiliumNetworkPolicy are kinds that clusters serve whether anything implements them or not.
+// ClusterNetworkPolicy and CiliumNetworkPolicy are kinds that clusters serve whether anything implements them or not; Rollout is of Argo Rollouts, and Database of
+// an operator that there is none of.
 var (
 	ClusterNetworkPolicy = PolicyKind{"policy.networking.k8s.io", "v1alpha2", "ClusterNetworkPolicy", "clusternetworkpolicies", apiextensionsv1.ClusterScoped}
+	Rollout              = PolicyKind{"argoproj.io", "v1alpha1", "Rollout", "rollouts", apiextensionsv1.NamespaceScoped}
+	Database             = PolicyKind{"example.com", "v1", "Database", "databases", apiextensionsv1.NamespaceScoped}
 	CiliumNetworkPolicy  = PolicyKind{"cilium.io", "v2", "CiliumNetworkPolicy", "ciliumnetworkpolicies", apiextensionsv1.NamespaceScoped}
+)
+
+// ExternalSecret and Certificate are kinds of other operators that keep Secrets. Whoever uses them in a test does what these operators do.
+var (
+	ExternalSecret = PolicyKind{"external-secrets.io", "v1", "ExternalSecret", "externalsecrets", apiextensionsv1.NamespaceScoped}
+	Certificate    = PolicyKind{"cert-manager.io", "v1", "Certificate", "certificates", apiextensionsv1.NamespaceScoped}
 )
 
 // Serve makes the API server serve the kinds. Their objects may say anything: that an API server takes them proves nothing.

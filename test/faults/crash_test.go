@@ -10,9 +10,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/rand"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
 	"cofferdam.dev/cofferdam/controllers/evidence"
@@ -80,6 +82,9 @@ var _ = DescribeTable("A crash of the operator between any two writes changes no
 	Entry("images chosen, and digests refused", story{policy: func(*v1alpha1.ContainmentPolicy) {}, tell: chosen, writes: 12, at: ofImages}),
 	Entry("Argo CD paused, images rolled back, Argo CD resumed", story{policy: func(*v1alpha1.ContainmentPolicy) {}, tell: fromGit, writes: 5, at: ofManagers}),
 	Entry("a volume restored, given back, and restored again", story{policy: func(*v1alpha1.ContainmentPolicy) {}, tell: restored, writes: 25, at: ofVolumes}),
+	Entry("a secret rotated, those that use it restarted, and somebody told", story{policy: tellingHook, tell: rotated, writes: 7, at: ofRotation}),
+	Entry("a Job and a bare pod created anew", story{policy: func(*v1alpha1.ContainmentPolicy) {}, tell: createdAnew, writes: 6, at: ofJobs}),
+	Entry("a Deployment made to name a restored claim, the former one again, and the restored one again", story{policy: func(*v1alpha1.ContainmentPolicy) {}, tell: renamed, writes: 15, at: ofClaims}),
 )
 
 // crashEverywhere tells the story once for every gap between two writes, with a crash in that gap. It returns the writes at which the operator died.
@@ -203,6 +208,11 @@ func restored(ctx context.Context, shop *scenario.Shop) (*v1alpha1.Incident, err
 	if err := shop.Responder.Create(ctx, inc); err != nil {
 		return nil, err
 	}
+	return backAndForth(ctx, shop)
+}
+
+// backAndForth recovers, takes back what the second step of the plan has done, has it done once more, and closes.
+func backAndForth(ctx context.Context, shop *scenario.Shop) (*v1alpha1.Incident, error) {
 	is := func(state v1alpha1.StepState) func(*v1alpha1.Incident) bool {
 		return func(inc *v1alpha1.Incident) bool {
 			return inc.Status.Recovery != nil && inc.Status.Recovery.Steps[1].State == state
@@ -218,6 +228,71 @@ func restored(ctx context.Context, shop *scenario.Shop) (*v1alpha1.Incident, err
 		}},
 		{"closed", closed, func() error { return nil }},
 	})
+}
+
+// ofJobs are the writes by which Jobs and pods are deleted and created.
+func ofJobs(w Write) bool {
+	return strings.Contains(w.Kind, "*v1.Job") || strings.Contains(w.Kind, "*v1.Pod") && !strings.HasPrefix(w.Kind, "patch")
+}
+
+// createdAnew brings back a Job and a bare pod, and closes.
+func createdAnew(ctx context.Context, shop *scenario.Shop) (*v1alpha1.Incident, error) {
+	d := builder.Deployment(shop.Namespace, "import", scenario.BadImage, 1)
+	d.Spec.Template.Spec.RestartPolicy = corev1.RestartPolicyNever
+	shell := builder.Pod(shop.Namespace, "shell", "app", "shell")
+	shell.Spec.Containers[0].Image = scenario.BadImage
+	job, pod := v1alpha1.WorkloadRef{Kind: "Job", Name: "import"}, v1alpha1.WorkloadRef{Kind: "Pod", Name: "shell"}
+	plan := builder.Plan(shop.Namespace, "anew", builder.RollBack("back", job, pod), builder.Approve("look"))
+	plan.Spec.Images = []v1alpha1.KnownGoodImages{builder.KnownGood("Job", "import", "app", builder.GoodImage), builder.KnownGood("Pod", "shell", "app", builder.GoodImage)}
+	for _, obj := range []client.Object{&batchv1.Job{ObjectMeta: d.ObjectMeta, Spec: batchv1.JobSpec{Template: d.Spec.Template}}, shell, plan} {
+		if err := shop.Admin.Create(ctx, obj); err != nil {
+			return nil, err
+		}
+	}
+	if err := shop.WaitPods(ctx, "import", "shell"); err != nil {
+		return nil, err
+	}
+	targets := builder.Targets(builder.Target(v1alpha1.TargetJob, "", "import"), builder.Target(v1alpha1.TargetPod, "", "shell"))
+	if err := shop.Responder.Create(ctx, builder.Incident(shop.Namespace, "miner", targets, builder.UsePlan("anew"))); err != nil {
+		return nil, err
+	}
+	return follow(ctx, shop, "miner", []turn{
+		{"contained with evidence", scenario.Is(v1alpha1.ConditionReady), func() error { return shop.SetGoal(ctx, "miner", v1alpha1.GoalRecover) }},
+		{"brought back", func(inc *v1alpha1.Incident) bool {
+			return inc.Status.Recovery != nil && inc.Status.Recovery.Steps[0].State == v1alpha1.StepSucceeded
+		}, func() error { return shop.SetGoal(ctx, "miner", v1alpha1.GoalClose) }},
+		{"waiting for approval", scenario.HasReason(v1alpha1.ConditionReleased, v1alpha1.ReasonWaitingForApproval), func() error {
+			return shop.Approve(ctx, "miner", v1alpha1.CloseStage)
+		}},
+		{"closed", closed, func() error { return nil }},
+	})
+}
+
+// ofClaims are the writes that have a Deployment name another claim.
+func ofClaims(w Write) bool {
+	return slices.ContainsFunc([]string{"PersistentVolume", "Deployment"}, func(kind string) bool { return strings.Contains(w.Kind, kind) })
+}
+
+// renamed has a Deployment name a restored claim, takes that back, and does it once more.
+func renamed(ctx context.Context, shop *scenario.Shop) (*v1alpha1.Incident, error) {
+	if err := shop.OpenFiles(ctx, scenario.BadImage); err != nil {
+		return nil, err
+	}
+	restore := builder.RestoreVolumes("restore", []string{"stop"}, scenario.Files)
+	restore.RestoreVolumes.CutOver = v1alpha1.CutOverChangeClaim
+	plan := builder.Plan(shop.Namespace, "volumes", builder.Scale("stop", scenario.Files, v1alpha1.ScaleToZero), restore, builder.Approve("look"))
+	if err := shop.Admin.Create(ctx, plan); err != nil {
+		return nil, err
+	}
+	_, since, err := shop.BackUpOf(ctx, "before", scenario.Files)
+	if err != nil {
+		return nil, err
+	}
+	inc := builder.Incident(shop.Namespace, "miner", builder.Targets(builder.Target(v1alpha1.TargetDeployment, "", scenario.Files)), builder.UsePlan("volumes"), builder.SuspectedSince(since))
+	if err := shop.Responder.Create(ctx, inc); err != nil {
+		return nil, err
+	}
+	return backAndForth(ctx, shop)
 }
 
 // removable lets evidence be removed with one approval.

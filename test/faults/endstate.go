@@ -111,6 +111,11 @@ func describeWorkloads(ctx context.Context, shop *scenario.Shop, inc *v1alpha1.I
 	for _, d := range deployments.Items {
 		add("deployment %s: %s, marked %t, %d replicas, generation %d", d.Name, d.Spec.Template.Spec.Containers[0].Image,
 			d.Spec.Template.Annotations[v1alpha1.RecoveredByAnnotation] == string(inc.UID), *d.Spec.Replicas, d.Generation)
+		for _, v := range d.Spec.Template.Spec.Volumes {
+			if v.PersistentVolumeClaim != nil {
+				add("deployment %s names claim %s", d.Name, untold(v.PersistentVolumeClaim.ClaimName))
+			}
+		}
 	}
 	var sets appsv1.StatefulSetList
 	if err := shop.Admin.List(ctx, &sets, client.InNamespace(shop.Namespace)); err != nil {
@@ -177,6 +182,15 @@ func describePolicies(ctx context.Context, shop *scenario.Shop, inc *v1alpha1.In
 	return nil
 }
 
+// untold leaves out of the name of a claim what differs from run to run.
+func untold(claim string) string {
+	name, _, restored := strings.Cut(claim, "-restored-")
+	if restored {
+		return name + "-restored"
+	}
+	return claim
+}
+
 // describeVolumes tells of every claim what its volume was made from, and of the volumes that no claim has what becomes of them. Those that the storage is about to remove are left out.
 func describeVolumes(ctx context.Context, shop *scenario.Shop, inc *v1alpha1.Incident, add func(string, ...any)) error {
 	var claims corev1.PersistentVolumeClaimList
@@ -197,7 +211,7 @@ func describeVolumes(ctx context.Context, shop *scenario.Shop, inc *v1alpha1.Inc
 			made = "from a snapshot"
 		}
 		bound := slices.ContainsFunc(claims.Items, func(c corev1.PersistentVolumeClaim) bool { return c.UID == ref.UID && c.Spec.VolumeName == v.Name })
-		add("volume made %s for %s: %s, %s, bound both ways %t, ours %t", made, ref.Name, v.Status.Phase, v.Spec.PersistentVolumeReclaimPolicy, bound, v.Labels[v1alpha1.IncidentUIDLabel] == string(inc.UID))
+		add("volume made %s for %s: %s, %s, bound both ways %t, ours %t", made, untold(ref.Name), v.Status.Phase, v.Spec.PersistentVolumeReclaimPolicy, bound, v.Labels[v1alpha1.IncidentUIDLabel] == string(inc.UID))
 	}
 	add("%d claims", len(claims.Items))
 	return nil

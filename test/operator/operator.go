@@ -40,6 +40,9 @@ type Options struct {
 // MemoryStore is the store that operators share unless they are told otherwise.
 const MemoryStore = "mem://operators"
 
+// ProbeImage is the image that operators give to probe pods. The simulated nodes run none, so that tests end these pods.
+const ProbeImage = "cofferdam.dev/cofferdam/manager:dev"
+
 // Operator is a running operator.
 type Operator struct {
 	cancel context.CancelFunc
@@ -69,7 +72,7 @@ func Start(ctx context.Context, cfg *rest.Config, opts Options) (*Operator, erro
 	}
 	setup := controllers.Options{
 		Controller: controller.Options{MaxConcurrentReconciles: 2}, EvidenceStore: cmp.Or(opts.EvidenceStore, MemoryStore), OpenStore: opts.OpenStore,
-		KubeletCAs: opts.KubeletCAs, KubeletAddressTypes: opts.KubeletAddressTypes,
+		KubeletCAs: opts.KubeletCAs, KubeletAddressTypes: opts.KubeletAddressTypes, ProbeImage: ProbeImage,
 	}
 	if opts.Wrap != nil {
 		setup.Client = opts.Wrap(mgr.GetClient())

@@ -32,14 +32,15 @@ var kinds = map[string]string{
 	"pods": "Pod", "configmaps": "ConfigMap", "persistentvolumeclaims": "PersistentVolumeClaim", "persistentvolumes": "PersistentVolume", "incidents": "Incident", "networkpolicies": "NetworkPolicy", "poddisruptionbudgets": "PodDisruptionBudget",
 	"clusternetworkpolicies": "ClusterNetworkPolicy", "ciliumclusterwidenetworkpolicies": "CiliumClusterwideNetworkPolicy", "volumesnapshots": "VolumeSnapshot", "volumesnapshotcontents": "VolumeSnapshotContent",
 	"volumegroupsnapshots": "VolumeGroupSnapshot", "volumegroupsnapshotcontents": "VolumeGroupSnapshotContent", "jobs": "Job", "deployments": "Deployment", "statefulsets": "StatefulSet",
-	"daemonsets": "DaemonSet", "cronjobs": "CronJob", "scaledobjects": "ScaledObject",
+	"daemonsets": "DaemonSet", "cronjobs": "CronJob", "scaledobjects": "ScaledObject", "secrets": "Secret", "externalsecrets": "ExternalSecret", "certificates": "Certificate",
 	"applications": "Application", "applicationsets": "ApplicationSet", "kustomizations": "Kustomization", "helmreleases": "HelmRelease",
+	"rollouts": "Rollout", "databases": "Database",
 }
 
 // removing are the actions that may delete an object.
 var removing = []v1alpha1.Action{
 	v1alpha1.ActionDeletePod, v1alpha1.ActionLiftQuarantine, v1alpha1.ActionReleaseRevision, v1alpha1.ActionDeleteSnapshot, v1alpha1.ActionRemoveJob, v1alpha1.ActionRemoveCopy, v1alpha1.ActionUpdateList,
-	v1alpha1.ActionReplaceClaim,
+	v1alpha1.ActionReplaceClaim, v1alpha1.ActionDeleteToken, v1alpha1.ActionReplaceWorkload,
 }
 
 // Attach makes the witness see the requests of clients that are made from the configuration.
@@ -73,6 +74,9 @@ func (w *Witness) Without() []string {
 func (w *Witness) look(req *http.Request) {
 	if req.Method != http.MethodPut && req.Method != http.MethodPatch && req.Method != http.MethodDelete {
 		return
+	}
+	if req.URL.Query().Get("dryRun") != "" {
+		return // it changes nothing
 	}
 	resource, ref, ok := objectOf(req.URL.Path)
 	if ok && (strings.HasSuffix(req.URL.Path, "/status") || resource == "events") {

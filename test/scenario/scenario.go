@@ -151,6 +151,37 @@ func Policy(namespace string, changes ...func(*v1alpha1.ContainmentPolicy)) *v1a
 	return builder.Policy(namespace, append([]func(*v1alpha1.ContainmentPolicy){only}, changes...)...)
 }
 
+// Files is a Deployment that keeps something on a claim of the same name.
+const Files = "files"
+
+// OpenFiles creates the Deployment with its claim, and waits until it runs.
+func (s *Shop) OpenFiles(ctx context.Context, image string) error {
+	claim := &corev1.PersistentVolumeClaim{
+		ObjectMeta: metav1.ObjectMeta{Namespace: s.Namespace, Name: Files, Labels: map[string]string{"tier": "data"}},
+		Spec: corev1.PersistentVolumeClaimSpec{
+			AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+			Resources:   corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}},
+		},
+	}
+	d := builder.Deployment(s.Namespace, Files, image, 1)
+	d.Spec.Template.Spec.Volumes = []corev1.Volume{{Name: "data", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: Files}}}}
+	d.Spec.Template.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "data", MountPath: "/data"}}
+	for _, obj := range []client.Object{claim, d} {
+		if err := s.Admin.Create(ctx, obj); err != nil {
+			return err
+		}
+	}
+	return eventually(ctx, func(ctx context.Context) error {
+		if err := s.Admin.Get(ctx, client.ObjectKeyFromObject(d), d); err != nil {
+			return err
+		}
+		if d.Status.ReadyReplicas != 1 {
+			return fmt.Errorf("deployment %s is not ready", Files)
+		}
+		return nil
+	})
+}
+
 // AllowAll is an unrelated policy that allows everything to and from the pods it selects.
 func AllowAll(namespace, name string, selector metav1.LabelSelector) *networkingv1.NetworkPolicy {
 	return &networkingv1.NetworkPolicy{
@@ -187,11 +218,32 @@ func (s *Shop) WaitRunning(ctx context.Context) error {
 	})
 }
 
+// WaitPods waits until a pod with each of the labels app=<name> runs.
+func (s *Shop) WaitPods(ctx context.Context, names ...string) error {
+	return eventually(ctx, func(ctx context.Context) error {
+		for _, name := range names {
+			var pods corev1.PodList
+			if err := s.Admin.List(ctx, &pods, client.InNamespace(s.Namespace), client.MatchingLabels{"app": name}); err != nil {
+				return err
+			}
+			if !slices.ContainsFunc(pods.Items, func(p corev1.Pod) bool { return p.Status.Phase == corev1.PodRunning }) {
+				return fmt.Errorf("no pod of %s runs", name)
+			}
+		}
+		return nil
+	})
+}
+
 // BackUp takes a snapshot of the database's volume, as somebody who backs up does, and returns it with the second after it was taken, once that has come.
 func (s *Shop) BackUp(ctx context.Context, name string) (*snapshotv1.VolumeSnapshot, time.Time, error) {
+	return s.BackUpOf(ctx, name, DBClaim)
+}
+
+// BackUpOf is BackUp of another claim.
+func (s *Shop) BackUpOf(ctx context.Context, name, claim string) (*snapshotv1.VolumeSnapshot, time.Time, error) {
 	snapshot := &snapshotv1.VolumeSnapshot{
 		ObjectMeta: metav1.ObjectMeta{Namespace: s.Namespace, Name: name},
-		Spec:       snapshotv1.VolumeSnapshotSpec{Source: snapshotv1.VolumeSnapshotSource{PersistentVolumeClaimName: new(DBClaim)}},
+		Spec:       snapshotv1.VolumeSnapshotSpec{Source: snapshotv1.VolumeSnapshotSource{PersistentVolumeClaimName: &claim}},
 	}
 	if err := s.Admin.Create(ctx, snapshot); err != nil {
 		return nil, time.Time{}, err
@@ -293,6 +345,53 @@ func (s *Shop) Approve(ctx context.Context, name, step string) error {
 			digest = inc.Status.Recovery.PlanDigest
 		}
 		builder.Approval(step, author, digest)(inc)
+	})
+}
+
+// UseSecret creates a Secret and has a Deployment take its environment from it, and waits until it does.
+func (s *Shop) UseSecret(ctx context.Context, secret string, data map[string]string, deployments ...string) error {
+	if err := s.Admin.Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: s.Namespace, Name: secret}, StringData: data}); err != nil {
+		return err
+	}
+	for _, name := range deployments {
+		var d appsv1.Deployment
+		if err := s.Admin.Get(ctx, client.ObjectKey{Namespace: s.Namespace, Name: name}, &d); err != nil {
+			return err
+		}
+		before := d.DeepCopy()
+		d.Spec.Template.Spec.Containers[0].EnvFrom = []corev1.EnvFromSource{{SecretRef: &corev1.SecretEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: secret}}}}
+		if err := s.Admin.Patch(ctx, &d, client.MergeFrom(before)); err != nil {
+			return err
+		}
+		if err := eventually(ctx, func(ctx context.Context) error { return s.replaced(ctx, name) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// replaced says why pods of a Deployment are not all of its newest revision, or nil.
+func (s *Shop) replaced(ctx context.Context, name string) error {
+	var d appsv1.Deployment
+	if err := s.Admin.Get(ctx, client.ObjectKey{Namespace: s.Namespace, Name: name}, &d); err != nil {
+		return err
+	}
+	var pods corev1.PodList
+	if err := s.Admin.List(ctx, &pods, client.InNamespace(s.Namespace), client.MatchingLabels{"app": name}); err != nil {
+		return err
+	}
+	if d.Status.ObservedGeneration != d.Generation || d.Status.UpdatedReplicas != *d.Spec.Replicas || d.Status.ReadyReplicas != *d.Spec.Replicas || len(pods.Items) != int(*d.Spec.Replicas) {
+		return fmt.Errorf("deployment %s is being rolled out: %d pods", name, len(pods.Items))
+	}
+	return nil
+}
+
+// AllowRotation lets the operator rotate the secrets of the shop.
+func (s *Shop) AllowRotation(ctx context.Context) error {
+	return s.Admin.Create(ctx, &rbacv1.RoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Namespace: s.Namespace, Name: "cofferdam-secret-rotation"},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "cofferdam-secret-rotation"},
+		Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: cluster.OperatorUser}},
 	})
 }
 

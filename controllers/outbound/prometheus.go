@@ -1,0 +1,71 @@
+package outbound
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"time"
+
+	"github.com/prometheus/client_golang/api"
+	promv1 "github.com/prometheus/client_golang/api/prometheus/v1"
+	"github.com/prometheus/common/model"
+
+	"cofferdam.dev/cofferdam/api/v1alpha1"
+)
+
+// Sample is one sample of the result of a query.
+type Sample struct {
+	Value  float64
+	Labels map[string]string
+}
+
+// Query evaluates an instant query. A scalar is one sample without labels. A query that Prometheus has refused is a RefusedError; every other error means that nothing is known.
+func (c *Caller) Query(ctx context.Context, e *v1alpha1.Endpoint, query string, at time.Time) ([]Sample, error) {
+	httpClient, err := c.client(ctx, e)
+	if err != nil {
+		return nil, err
+	}
+	prometheus, err := api.NewClient(api.Config{Address: e.URL, Client: httpClient})
+	if err != nil {
+		return nil, fmt.Errorf("preparing the client of Prometheus %s: %w", e.Name, err)
+	}
+	result, _, _, err := promv1.NewAPI(prometheus).Query(ctx, query, at, promv1.WithTimeout(Limit))
+	if err != nil {
+		return nil, told(err)
+	}
+	switch v := result.(type) {
+	case model.Vector:
+		return samples(v), nil
+	case *model.Scalar:
+		return []Sample{{Value: float64(v.Value)}}, nil
+	}
+	return nil, RefusedError{Why: fmt.Sprintf("the query yields a %s, not a vector or a scalar", result.Type())}
+}
+
+// RefusedError says why a query cannot be answered, however often it is asked.
+type RefusedError struct{ Why string }
+
+func (r RefusedError) Error() string { return r.Why }
+
+func told(err error) error {
+	if known, ok := errors.AsType[*promv1.Error](err); ok && known.Type == promv1.ErrBadData {
+		return RefusedError{Why: known.Msg}
+	}
+	if call, ok := errors.AsType[*url.Error](err); ok {
+		return brief(call)
+	}
+	return err
+}
+
+func samples(vector model.Vector) []Sample {
+	out := make([]Sample, 0, len(vector))
+	for _, s := range vector {
+		labels := map[string]string{}
+		for name, value := range s.Metric {
+			labels[string(name)] = string(value)
+		}
+		out = append(out, Sample{Value: float64(s.Value), Labels: labels})
+	}
+	return out
+}
