@@ -204,6 +204,8 @@ const (
 	ReasonUnknownWorkload = "UnknownWorkload"
 	// ReasonUnknownKind (False) says that the cluster does not serve what a step looks at.
 	ReasonUnknownKind = "UnknownKind"
+	// ReasonUnpausable says that a manager of Argo CD or Flux is missing, cannot be paused, or may not be by the step; the message names it.
+	ReasonUnpausable = "Unpausable"
 	// ReasonMissingPermission (False) says what the operator would have to be allowed.
 	ReasonMissingPermission = "MissingPermission"
 	// ReasonNoUsableSnapshot (False) says that a claim has no snapshot that is old enough; the message says why none of those that it has would do.

@@ -1,6 +1,7 @@
 package recovery
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -78,7 +79,7 @@ func (e *Examination) allowed(ctx context.Context, needs ...need) (Finding, erro
 				return Finding{}, fmt.Errorf("asking whether the operator may %s %s: %w", n.verb, n.resource, err)
 			}
 			if !review.Status.Allowed {
-				why = fmt.Sprintf("the operator may not %s %s in namespace %s: grant it to its service account, or change the plan", n.verb, schema.GroupResource{Group: n.group, Resource: n.resource}, e.Namespace)
+				why = fmt.Sprintf("the operator may not %s %s in namespace %s: grant it to its service account, or change the plan", n.verb, schema.GroupResource{Group: n.group, Resource: n.resource}, cmp.Or(n.namespace, e.Namespace))
 			}
 			e.answers[n] = why
 		}

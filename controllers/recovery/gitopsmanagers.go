@@ -210,7 +210,7 @@ func (x *Execution) findManager(ctx context.Context, claim gitops.Claim, kind st
 	if err != nil {
 		return nil, fmt.Sprintf("%s, which cannot be read: %v", says, err), nil
 	}
-	if ref.Kind == gitops.Application && (!claim.Certain || len(candidates) > 1) {
+	if ref.Namespace == "" {
 		candidates = slices.DeleteFunc(candidates, func(u *unstructured.Unstructured) bool {
 			return !gitops.Lists(u, kind, obj.GetNamespace(), obj.GetName())
 		})
@@ -221,7 +221,7 @@ func (x *Execution) findManager(ctx context.Context, claim gitops.Claim, kind st
 	case len(candidates) == 0 && !claim.Certain:
 		return nil, "", nil
 	case len(candidates) == 0:
-		return nil, says + ", which does not exist: create it, or take the mark off", nil
+		return nil, says + ", and there is none, or none that lists it: create it, or take the mark off", nil
 	}
 	var names []string
 	for _, c := range candidates {

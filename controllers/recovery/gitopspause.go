@@ -62,6 +62,34 @@ func (pauseGitOps) Run(ctx context.Context, x *Execution, step v1alpha1.Recovery
 	return done("%s", strings.Join(said, "; ")), nil
 }
 
+// Examine finds whether the managers are there and can be paused, and whether the operator may do that.
+func (pauseGitOps) Examine(ctx context.Context, e *Examination, step v1alpha1.RecoveryStep) (Finding, error) {
+	x := &Execution{
+		Reader: e.Client, Live: e.Client, Mapper: e.Client.RESTMapper(), Plan: e.Plan, Incident: &v1alpha1.Incident{ObjectMeta: metav1.ObjectMeta{Namespace: e.Namespace}},
+	}
+	objects, why, err := managedBy(ctx, x, step.PauseGitOps)
+	if err != nil || why != "" {
+		return Finding{v1alpha1.ReasonUnknownWorkload, why}, err
+	}
+	managers, _, why, err := managersOf(ctx, x, objects)
+	if err != nil || why != "" {
+		return Finding{v1alpha1.ReasonUnpausable, why}, err
+	}
+	for _, m := range managers {
+		if why := cmp.Or(beyond(step.PauseGitOps, m.ref()), gitops.Unpausable(m.object)); why != "" {
+			return Finding{v1alpha1.ReasonUnpausable, why}, nil
+		}
+		mapping, err := x.Mapper.RESTMapping(gitops.GroupKind(m.object.GetKind()))
+		if err != nil {
+			return Finding{}, fmt.Errorf("looking up the kind %s: %w", m.object.GetKind(), err)
+		}
+		if found, err := e.allowed(ctx, need{"patch", mapping.Resource.Group, mapping.Resource.Resource, m.object.GetNamespace()}); err != nil || found.Why != "" {
+			return found, err
+		}
+	}
+	return Finding{}, nil
+}
+
 // beyond says why the step does not allow a manager to be touched, or "".
 func beyond(step *v1alpha1.PauseGitOpsStep, ref v1alpha1.ObjectRef) string {
 	allowed, field := step.FluxNamespaces, "fluxNamespaces"

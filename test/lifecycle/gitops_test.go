@@ -352,13 +352,18 @@ var _ = Describe("A workload that is applied from Git", func() {
 
 	It("is not rolled back while its manager is missing, or may not be paused by the declarer or by the step", func(ctx SpecContext) {
 		shop := openShop(ctx)
-		app := gitops.Application(gitops.NamespaceOf(shop), "web", "web")
+		app := gitops.Application(gitops.NamespaceOf(shop), "tier", "web")
 		r := fromGit(ctx, shop)
-		tracked := `{"metadata":{"annotations":{"argocd.argoproj.io/tracking-id":"web:apps/Deployment:` + shop.Namespace + `/web"}}}`
+		tracked := `{"metadata":{"annotations":{"argocd.argoproj.io/tracking-id":"tier:apps/Deployment:` + shop.Namespace + `/web"}}}`
 		Expect(shop.Admin.Patch(ctx, r.web(ctx), client.RawPatch(types.MergePatchType, []byte(tracked)))).To(Succeed())
 		Expect(shop.Admin.Delete(ctx, &rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Namespace: r.ns, Name: "pause"}})).To(Succeed())
 		r.recover(ctx)
-		r.says(ctx, "pause", "Deployment web says that Application web manages it, which does not exist")
+		r.says(ctx, "pause", "Deployment web says that Application tier manages it, and there is none")
+		Eventually(ctx, func(g Gomega) {
+			var plan v1alpha1.RecoveryPlan
+			g.Expect(shop.Admin.Get(ctx, client.ObjectKey{Namespace: shop.Namespace, Name: "gitops"}, &plan)).To(Succeed())
+			g.Expect(plan.Status.Conditions).To(ContainElement(SatisfyAll(HaveField("Reason", v1alpha1.ReasonUnpausable), HaveField("Message", ContainSubstring("and there is none")))))
+		}).WithTimeout(scenario.Patience).Should(Succeed())
 		Expect(shop.Admin.Create(ctx, app.DeepCopy())).To(Succeed())
 		inc := r.says(ctx, "pause", shop.ResponderName+", who declared this Incident, may not patch applications.argoproj.io in namespace "+r.ns)
 		Expect(statusOf(inc, "roll-back").State).To(Equal(v1alpha1.StepPending))
