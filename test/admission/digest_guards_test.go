@@ -77,10 +77,16 @@ var _ = Describe("Compromised digests", func() {
 		pod := podWith(shop, good)
 		Expect(admin.Create(ctx, pod)).To(Succeed())
 		DeferCleanup(func(ctx context.Context) { Expect(admin.Delete(ctx, pod, client.GracePeriodSeconds(0))).To(Succeed()) })
-		pod.Spec.EphemeralContainers = []corev1.EphemeralContainer{{EphemeralContainerCommon: corev1.EphemeralContainerCommon{
+		debugger := corev1.EphemeralContainer{EphemeralContainerCommon: corev1.EphemeralContainerCommon{
 			Name: "debug", Image: bad, ImagePullPolicy: corev1.PullAlways, TerminationMessagePolicy: corev1.TerminationMessageReadFile,
-		}}}
-		Expect(admin.SubResource("ephemeralcontainers").Update(ctx, pod, client.DryRunAll)).To(refusedWith("is compromised"))
+		}}
+		Eventually(ctx, func() error { // controllers write to the pod meanwhile
+			if err := admin.Get(ctx, client.ObjectKeyFromObject(pod), pod); err != nil {
+				return err
+			}
+			pod.Spec.EphemeralContainers = []corev1.EphemeralContainer{debugger}
+			return admin.SubResource("ephemeralcontainers").Update(ctx, pod, client.DryRunAll)
+		}).Should(refusedWith("is compromised"))
 	})
 
 	It("that are there already can be scaled, labelled, taken out and put back by the operator", func(ctx context.Context) {
