@@ -22,7 +22,6 @@ import (
 
 var (
 	first, second = types.NamespacedName{Namespace: "shop", Name: "first"}, types.NamespacedName{Namespace: "shop", Name: "second"}
-	deployments   = schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "deployments"}
 	configMaps    = schema.GroupResource{Resource: "configmaps"}
 )
 
@@ -93,11 +92,11 @@ func (b *bench) woken(want types.NamespacedName) {
 	}
 }
 
-// change changes the metadata of an object.
-func (b *bench) change(resource schema.GroupVersionResource, kind, name, version string) {
+// change makes a Deployment, of which there is nothing but metadata.
+func (b *bench) change(name string) {
 	b.t.Helper()
 	object := &metav1.PartialObjectMetadata{
-		TypeMeta: metav1.TypeMeta{APIVersion: resource.GroupVersion().String(), Kind: kind}, ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, ResourceVersion: version},
+		TypeMeta: metav1.TypeMeta{APIVersion: "apps/v1", Kind: "Deployment"}, ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, ResourceVersion: "1"},
 	}
 	if err := b.metadata.Tracker().Add(object); err != nil {
 		b.t.Fatal(err)
@@ -124,9 +123,9 @@ func TestAChangeOfWhatWasReadBringsAPass(t *testing.T) {
 	b.watched(first, deployment("web")) // the watch has begun: what came before it is looked at once more
 	b.watched(second, deployment("api"))
 
-	b.change(deployments, "Deployment", "web", "1")
+	b.change("web")
 	b.woken(first)
-	b.change(deployments, "Deployment", "api", "1")
+	b.change("api")
 	b.woken(second)
 	b.quiet()
 }
@@ -136,7 +135,7 @@ func TestWhatIsNotWaitedForAnyMoreBringsNoPass(t *testing.T) {
 	b.watched(first, deployment("web"))
 	b.watched(second, deployment("web"))
 	b.watched(first, deployment("api"))
-	b.change(deployments, "Deployment", "web", "1")
+	b.change("web")
 	b.woken(second)
 	b.quiet()
 }
@@ -155,7 +154,7 @@ func TestAListIsWaitedForAsAWhole(t *testing.T) {
 	if !list() {
 		t.Error("a list that is watched is said to need a further look")
 	}
-	b.change(deployments, "Deployment", "anything", "1")
+	b.change("anything")
 	b.woken(first)
 }
 
@@ -216,7 +215,7 @@ func TestWhatNobodyWaitsForIsNotWatched(t *testing.T) {
 	b.watched(first, deployment("web"))
 	b.watched(second, deployment("web"))
 	b.lookout.Forget(first)
-	b.change(deployments, "Deployment", "web", "1")
+	b.change("web")
 	b.woken(second)
 	b.quiet()
 	b.lookout.Forget(second)

@@ -70,13 +70,13 @@ func BenchmarkRecover(b *testing.B) {
 	}
 	compare("0s") // what is connected, discovered and cached by the first one to come helps both alike from now on
 	for b.Loop() {
-		var real, instant []float64
+		var likely, instant []float64
 		for range recoveries {
-			real, instant = append(real, compare("5s").ratio()), append(instant, compare("0s").ratio())
+			likely, instant = append(likely, compare("5s").ratio()), append(instant, compare("0s").ratio())
 		}
-		slices.Sort(real)
+		slices.Sort(likely)
 		slices.Sort(instant)
-		ratio := real[recoveries/2]
+		ratio := likely[recoveries/2]
 		b.ReportMetric(ratio, "ratio")
 		b.ReportMetric(instant[recoveries/2], "instant-ratio")
 		if ratio > maxOverhead {
@@ -334,7 +334,7 @@ func (w *watcher) bringBack(ctx context.Context, name string) error {
 	}{
 		{`{"spec":{"replicas":0}}`, func(_ *appsv1.Deployment, pods []*corev1.Pod) bool { return len(pods) == 0 }},
 		{image, func(*appsv1.Deployment, []*corev1.Pod) bool { return true }},
-		{fmt.Sprintf(`{"spec":{"replicas":%d}}`, *before.Spec.Replicas), func(d *appsv1.Deployment, pods []*corev1.Pod) bool {
+		{fmt.Sprintf(`{"spec":{"replicas":%d}}`, *before.Spec.Replicas), func(_ *appsv1.Deployment, pods []*corev1.Pod) bool {
 			return len(pods) == int(*before.Spec.Replicas) && !slices.ContainsFunc(pods, func(p *corev1.Pod) bool { return !runsGood(p) })
 		}},
 	} {

@@ -81,6 +81,7 @@ var _ = DescribeTable("A crash of the operator between any two writes changes no
 	Entry("evidence of every kind: tools, checkpoints, volumes taken together, all of it encrypted and then removed", story{policy: everything, tell: thorough, writes: 32, at: besides}),
 	Entry("images chosen, and digests refused", story{policy: func(*v1alpha1.ContainmentPolicy) {}, tell: chosen, writes: 12, at: ofImages}),
 	Entry("Argo CD paused, images rolled back, Argo CD resumed", story{policy: func(*v1alpha1.ContainmentPolicy) {}, tell: fromGit, writes: 5, at: ofManagers}),
+	Entry("two waves released, of which the second relapses, is held again, and released once more", story{policy: func(*v1alpha1.ContainmentPolicy) {}, tell: inWaves, writes: 20, at: ofWaves}),
 	Entry("a volume restored, given back, and restored again", story{policy: func(*v1alpha1.ContainmentPolicy) {}, tell: restored, writes: 25, at: ofVolumes}),
 	Entry("a secret rotated, those that use it restarted, and somebody told", story{policy: tellingHook, tell: rotated, writes: 7, at: ofRotation}),
 	Entry("a Job and a bare pod created anew", story{policy: func(*v1alpha1.ContainmentPolicy) {}, tell: createdAnew, writes: 6, at: ofJobs}),

@@ -74,7 +74,8 @@ var _ = Describe("Restoring volumes", func() {
 		Expect(kept.UID).To(Equal(volume.UID))
 		Expect(kept.Spec.PersistentVolumeReclaimPolicy).To(Equal(corev1.PersistentVolumeReclaimRetain))
 		Expect(kept.Labels).To(HaveKeyWithValue(v1alpha1.IncidentUIDLabel, string(inc.UID)))
-		Expect(kept.Status.Phase).To(Equal(corev1.VolumeReleased))
+		Eventually(ctx, func() corev1.PersistentVolumePhase { return volumeNamed(ctx, shop, volume.Name).Status.Phase }).WithTimeout(scenario.Patience).
+			Should(Equal(corev1.VolumeReleased), "its controller sees in its own time that the claim is gone")
 		Expect(podsOf(ctx, shop, scenario.DB)).To(HaveLen(1), "the database runs again")
 		await(ctx, shop, "miner", "without an intent of which the outcome is not known", func(inc *v1alpha1.Incident) bool { return len(openIntents(inc)) == 0 })
 	})
