@@ -8,6 +8,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -106,6 +107,8 @@ func (p *Preview) begin(ctx context.Context, c client.Client, inc *v1alpha1.Inci
 	x := &recovery.Execution{
 		Reader: c, Live: c, Journal: journal.New(nil, now, true), Incident: inc, Now: now, Pods: inc.Status.Pods, Evidence: inc.Status.Evidence,
 		GapsWaived: inc.Status.GapDigest != "", Mapper: c.RESTMapper(), DryRun: client.NewDryRunClient(c), Release: released,
+		// Whether the pods that check volumes are isolated is looked at when they are made.
+		Leaks: func(*corev1.Pod, *networkingv1.NetworkPolicy) []string { return nil },
 	}
 	if inc.Status.Policy != nil {
 		x.Policy = inc.Status.Policy.Spec
@@ -134,6 +137,9 @@ func (p *Preview) begin(ctx context.Context, c client.Client, inc *v1alpha1.Inci
 	if _, why := recovery.Unusable(plan.Spec); why != "" {
 		p.blocks(ref, "%s", why)
 		return nil, nil
+	}
+	if plan.Spec.Verification != nil {
+		p.notes(ref, "its images are verified by the operator when the recovery begins; its condition Ready says what came of it last")
 	}
 	if why := recovery.CompromisedImage(plan.Spec, inc.Spec.CompromisedDigests); why != "" {
 		p.blocks(ref, "%s", why)
