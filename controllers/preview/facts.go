@@ -11,6 +11,7 @@ import (
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/utils/ptr"
@@ -28,6 +29,8 @@ type facts struct {
 	budgets   []policyv1.PodDisruptionBudget
 	scalers   []autoscalingv2.HorizontalPodAutoscaler
 	quotas    []corev1.ResourceQuota
+	// unread says what you may not read.
+	unread []string
 }
 
 // workload is a workload as far as it matters to how long things take.
@@ -35,11 +38,9 @@ type workload struct {
 	ref      v1alpha1.ObjectRef
 	template *corev1.PodTemplateSpec
 	replicas int32
-	// oneByOne says that its pods are started and ended one after the other, surge that new ones run beside the old ones.
-	oneByOne, surge bool
-	paused          bool
-	history         *int32
-	finalizers      []string
+	// oneByOne says that its pods are started and ended one after the other.
+	oneByOne, paused bool
+	history          *int32
 	// starts is how long its pods have taken to be ready, or zero if none tells.
 	starts time.Duration
 }
@@ -59,21 +60,25 @@ func read(ctx context.Context, c client.Client, x *recovery.Execution) (*facts, 
 		quotas       corev1.ResourceQuotaList
 	)
 	for _, list := range []client.ObjectList{&deployments, &statefulSets, &daemonSets, &claims, &budgets, &scalers, &quotas} {
-		if err := c.List(ctx, list, client.InNamespace(x.Incident.Namespace)); err != nil {
+		err := c.List(ctx, list, client.InNamespace(x.Incident.Namespace))
+		if apierrors.IsForbidden(err) {
+			f.unread = append(f.unread, err.Error())
+			continue
+		}
+		if err != nil {
 			return nil, fmt.Errorf("reading what is in namespace %s: %w", x.Incident.Namespace, err)
 		}
 	}
 	f.claims, f.budgets, f.scalers, f.quotas = claims.Items, budgets.Items, scalers.Items, quotas.Items
 	add := func(kind string, meta *metav1.ObjectMeta, w workload) {
 		w.ref = v1alpha1.ObjectRef{Kind: kind, Namespace: meta.Namespace, Name: meta.Name, UID: string(meta.UID)}
-		w.finalizers, w.starts = meta.Finalizers, startsOf(x.All, w.template)
+		w.starts = startsOf(x.All, w.template)
 		f.workloads[v1alpha1.WorkloadRef{Kind: v1alpha1.RecoverableKind(kind), Name: meta.Name}] = &w
 	}
 	for i := range deployments.Items {
 		d := &deployments.Items[i]
 		add("Deployment", &d.ObjectMeta, workload{
 			template: &d.Spec.Template, replicas: ptr.Deref(d.Spec.Replicas, 1), paused: d.Spec.Paused, history: d.Spec.RevisionHistoryLimit,
-			surge: d.Spec.Strategy.Type != appsv1.RecreateDeploymentStrategyType,
 		})
 	}
 	for i := range statefulSets.Items {
@@ -135,7 +140,9 @@ func (f *facts) obstacles(x *recovery.Execution) []Obstacle {
 			f.restored(p, x, step)
 		}
 	}
-	f.full(p)
+	if slices.ContainsFunc(x.Plan.Steps, startsPods) {
+		f.full(p)
+	}
 	return p.Obstacles
 }
 
@@ -230,6 +237,10 @@ func scaledToZeroBefore(plan v1alpha1.RecoveryPlanSpec, step v1alpha1.RecoverySt
 		}
 	}
 	return false
+}
+
+func startsPods(step v1alpha1.RecoveryStep) bool {
+	return step.RollBackImages != nil || step.RunJob != nil || step.RestoreVolumes != nil || step.RotateSecrets != nil || step.Scale != nil && step.Scale.To != v1alpha1.ScaleToZero
 }
 
 // full finds quotas that have no room for one pod more: a rollout that starts new pods before it ends old ones waits there.

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"time"
 
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -29,8 +31,10 @@ type Preview struct {
 	Choices   []v1alpha1.StepChoice `json:"choices,omitempty"`
 	Steps     []Step                `json:"steps"`
 	Obstacles []Obstacle            `json:"obstacles,omitempty"`
-	Estimate  Estimate              `json:"estimate"`
-	spec      v1alpha1.RecoveryPlanSpec
+	// Unread says what could not be looked at with your rights.
+	Unread   []string `json:"unread,omitempty"`
+	Estimate Estimate `json:"estimate"`
+	spec     v1alpha1.RecoveryPlanSpec
 }
 
 // Step is one step of the plan.
@@ -109,6 +113,8 @@ func (p *Preview) begin(ctx context.Context, c client.Client, inc *v1alpha1.Inci
 		GapsWaived: inc.Status.GapDigest != "", Mapper: c.RESTMapper(), DryRun: client.NewDryRunClient(c), Release: released,
 		// Whether the pods that check volumes are isolated is looked at when they are made.
 		Leaks: func(*corev1.Pod, *networkingv1.NetworkPolicy) []string { return nil },
+		// Nor is it known here what the declarer may do.
+		May: func(context.Context, authorizationv1.ResourceAttributes) (bool, error) { return true, nil },
 	}
 	if inc.Status.Policy != nil {
 		x.Policy = inc.Status.Policy.Spec
@@ -150,6 +156,10 @@ func (p *Preview) begin(ctx context.Context, c client.Client, inc *v1alpha1.Inci
 // choose resolves what the steps choose. What cannot be chosen blocks, and the other steps are looked at all the same.
 func (p *Preview) choose(ctx context.Context, x *recovery.Execution, plan v1alpha1.ObjectRef) error {
 	choices, why, err := recovery.ChooseAll(ctx, x)
+	if apierrors.IsForbidden(err) {
+		p.Unread = append(p.Unread, "what is chosen cannot be told: "+err.Error())
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -199,6 +209,8 @@ func (p *Preview) rehearse(ctx context.Context, c client.Client, x *recovery.Exe
 			x.Writer = try
 			out, err := recovery.Run(ctx, x, withoutGate(step))
 			switch {
+			case apierrors.IsForbidden(err):
+				p.Unread = append(p.Unread, fmt.Sprintf("step %s: %v", step.Name, err))
 			case err != nil:
 				p.blocks(v1alpha1.ObjectRef{}, "step %s: %v", step.Name, err)
 			case out.Failed:
@@ -213,7 +225,7 @@ func (p *Preview) rehearse(ctx context.Context, c client.Client, x *recovery.Exe
 		}
 		p.Steps = append(p.Steps, s)
 	}
-	p.Obstacles = append(p.Obstacles, facts.obstacles(x)...)
+	p.Obstacles, p.Unread = append(p.Obstacles, facts.obstacles(x)...), append(p.Unread, facts.unread...)
 	p.Estimate = facts.estimate(x)
 	return nil
 }

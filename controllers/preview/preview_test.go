@@ -46,7 +46,7 @@ func shopFacts() *facts {
 		d := builder.Deployment("shop", name, "bad", replicas)
 		d.Spec.Template.Spec.TerminationGracePeriodSeconds = new(int64(5))
 		return &workload{
-			ref: v1alpha1.ObjectRef{Kind: kind, Namespace: "shop", Name: name}, template: &d.Spec.Template, replicas: replicas, oneByOne: oneByOne, surge: !oneByOne, starts: 10 * time.Second,
+			ref: v1alpha1.ObjectRef{Kind: kind, Namespace: "shop", Name: name}, template: &d.Spec.Template, replicas: replicas, oneByOne: oneByOne, starts: 10 * time.Second,
 		}
 	}
 	return &facts{workloads: map[v1alpha1.WorkloadRef]*workload{

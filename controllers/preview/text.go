@@ -72,8 +72,11 @@ func (p *Preview) writeStep(b *strings.Builder, s Step) {
 
 func (p *Preview) writeObstacles(b *strings.Builder) {
 	b.WriteString("\nIn the way\n")
-	if len(p.Obstacles) == 0 {
+	if len(p.Obstacles)+len(p.Unread) == 0 {
 		b.WriteString("  nothing that can be seen from here\n")
+	}
+	for _, what := range p.Unread {
+		b.WriteString("  UNREAD " + what + "\n")
 	}
 	for _, o := range p.Obstacles {
 		weight := "note  "

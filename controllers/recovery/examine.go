@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	authorizationv1 "k8s.io/api/authorization/v1"
@@ -119,22 +118,23 @@ func (e *Examination) readable(ctx context.Context, looks *v1alpha1.VerifyStep) 
 	return Finding{}, nil
 }
 
-// resources are the resources of the kinds of workloads.
-var resources = map[v1alpha1.RecoverableKind]need{
-	"Deployment": {group: "apps", resource: "deployments"}, "StatefulSet": {group: "apps", resource: "statefulsets"},
-	"DaemonSet": {group: "apps", resource: "daemonsets"}, "CronJob": {group: "batch", resource: "cronjobs"},
+// resources are what has to be allowed to change workloads of a kind.
+var resources = map[v1alpha1.RecoverableKind][]need{
+	"Deployment": {{verb: "patch", group: "apps", resource: "deployments"}}, "StatefulSet": {{verb: "patch", group: "apps", resource: "statefulsets"}},
+	"DaemonSet": {{verb: "patch", group: "apps", resource: "daemonsets"}}, "CronJob": {{verb: "patch", group: "batch", resource: "cronjobs"}},
+	"Rollout": {{verb: "patch", group: "argoproj.io", resource: "rollouts"}},
+	"Job":     {{verb: "create", group: "batch", resource: "jobs"}, {verb: "delete", group: "batch", resource: "jobs"}},
+	"Pod":     {{verb: "create", resource: "pods"}, {verb: "delete", resource: "pods"}},
 }
 
 // patchable says which of the workloads the operator may not change.
 func (e *Examination) patchable(ctx context.Context, workloads []v1alpha1.WorkloadRef) (Finding, error) {
 	for _, w := range workloads {
-		n, known := resources[w.Kind]
-		if !known {
-			continue
-		}
-		n.verb, n.namespace = "patch", e.Namespace
-		if found, err := e.allowed(ctx, n); err != nil || found.Why != "" {
-			return found, err
+		for _, n := range resources[w.Kind] {
+			n.namespace = e.Namespace
+			if found, err := e.allowed(ctx, n); err != nil || found.Why != "" {
+				return found, err
+			}
 		}
 	}
 	return Finding{}, nil
@@ -233,12 +233,6 @@ func (s *selection) examineClasses(ctx context.Context, e *Examination) (Finding
 		if class.Provisioner != volume.Spec.CSI.Driver {
 			return Finding{v1alpha1.ReasonStorageMismatch, fmt.Sprintf("StorageClass %s of %s %s is of %s, and its volume of %s: no volume of this class can be made from its snapshots",
 				name, claimKind, claim.Name, class.Provisioner, volume.Spec.CSI.Driver)}, nil
-		}
-		same := func(c candidate) bool {
-			return c.mode == "" || c.mode == string(ptr.Deref(claim.Spec.VolumeMode, "Filesystem"))
-		}
-		if !slices.ContainsFunc(s.of[claim.Name], same) {
-			return Finding{v1alpha1.ReasonStorageMismatch, fmt.Sprintf("the snapshots of %s %s are of another volumeMode than the claim", claimKind, claim.Name)}, nil
 		}
 	}
 	return Finding{}, nil

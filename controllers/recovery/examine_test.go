@@ -45,7 +45,7 @@ func newStore() *storeFixture {
 		},
 		volume: &corev1.PersistentVolume{
 			ObjectMeta: metav1.ObjectMeta{Name: "volume"},
-			Spec:       corev1.PersistentVolumeSpec{PersistentVolumeSource: corev1.PersistentVolumeSource{CSI: &corev1.CSIPersistentVolumeSource{Driver: "csi.example.com"}}},
+			Spec:       corev1.PersistentVolumeSpec{VolumeMode: &block, PersistentVolumeSource: corev1.PersistentVolumeSource{CSI: &corev1.CSIPersistentVolumeSource{Driver: "csi.example.com"}}},
 		},
 		class: &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: "fast"}, Provisioner: "csi.example.com"},
 		snapshot: &snapshotv1.VolumeSnapshot{
@@ -133,7 +133,7 @@ func TestExamine(t *testing.T) {
 		},
 		"a snapshot of another mode": {
 			step: restore(nil), change: func(s *storeFixture) { s.content.Spec.SourceVolumeMode = ptr.To(corev1.PersistentVolumeFilesystem) },
-			want: Finding{v1alpha1.ReasonStorageMismatch, "step back: the snapshots of PersistentVolumeClaim data are of another volumeMode than the claim"},
+			want: Finding{v1alpha1.ReasonNoUsableSnapshot, "step back: no snapshot of PersistentVolumeClaim data can be used: hourly is of a volume of mode Filesystem, and the claim of mode Block"},
 		},
 		"a mode that the storage does not say": {step: restore(nil), change: func(s *storeFixture) { s.content.Spec.SourceVolumeMode = nil }},
 		"no right to delete claims": {
@@ -148,6 +148,10 @@ func TestExamine(t *testing.T) {
 		"no right to roll back": {
 			step: builder.RollBack("web", v1alpha1.WorkloadRef{Kind: "Deployment", Name: "web"}), denied: "patch deployments",
 			want: Finding{v1alpha1.ReasonMissingPermission, "step web: the operator may not patch deployments.apps in namespace shop: grant it to its service account, or change the plan"},
+		},
+		"no right to make a Job anew": {
+			step: builder.RollBack("web", v1alpha1.WorkloadRef{Kind: "Job", Name: "import"}), denied: "delete jobs",
+			want: Finding{v1alpha1.ReasonMissingPermission, "step web: the operator may not delete jobs.batch in namespace shop: grant it to its service account, or change the plan"},
 		},
 		"a workload that is scaled": {step: builder.Scale("down", "web", v1alpha1.ScaleToZero)},
 		"a workload that is not there": {

@@ -73,7 +73,7 @@ func resumeKEDA(ctx context.Context, x *Execution, w *workload) (bool, error) {
 	}
 	ref := v1alpha1.ObjectRef{Kind: scaledObjectKind, Namespace: object.GetNamespace(), Name: object.GetName(), UID: string(object.GetUID())}
 	_, paused := object.GetAnnotations()[kedaPaused]
-	if !paused || !x.Journal.Intended(v1alpha1.ActionPauseAutoscaler, ref) {
+	if !paused || recordedAnywhere(x, ref) == nil {
 		x.Journal.Done(v1alpha1.ActionResumeAutoscaler, ref)
 		return true, nil
 	}

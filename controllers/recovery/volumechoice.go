@@ -27,8 +27,6 @@ type candidate struct {
 	// taken is when the storage took it.
 	taken time.Time
 	group string
-	// mode is the volumeMode of its source, or "" where the storage does not say.
-	mode string
 }
 
 // Choose decides from which snapshot each claim is restored: none of them is younger than what is suspected.
@@ -187,12 +185,16 @@ func (s *selection) judge(ctx context.Context, snapshot *snapshotv1.VolumeSnapsh
 	case content.Spec.Driver != volume.Spec.CSI.Driver:
 		return nil, fmt.Sprintf("is of the driver %s, and the volume of %s", content.Spec.Driver, volume.Spec.CSI.Driver), nil
 	}
+	was, is := ptr.Deref(content.Spec.SourceVolumeMode, ""), ptr.Deref(volume.Spec.VolumeMode, corev1.PersistentVolumeFilesystem)
+	if was != "" && was != is {
+		return nil, fmt.Sprintf("is of a volume of mode %s, and the claim of mode %s", was, is), nil
+	}
 	taken := takenAt(snapshot, &content)
 	if !taken.Before(s.before) {
 		return nil, fmt.Sprintf("was taken at %s, and only what was taken before %s is known to be older than the incident",
 			taken.UTC().Format(time.RFC3339), s.before.UTC().Format(time.RFC3339)), nil
 	}
-	return &candidate{snapshot: snapshot, taken: taken, group: ptr.Deref(status.VolumeGroupSnapshotName, ""), mode: string(ptr.Deref(content.Spec.SourceVolumeMode, ""))}, "", nil
+	return &candidate{snapshot: snapshot, taken: taken, group: ptr.Deref(status.VolumeGroupSnapshotName, "")}, "", nil
 }
 
 // takenAt is when the storage took the snapshot: what the content says, to which people of a namespace have no access, unless the snapshot itself says that it was later.

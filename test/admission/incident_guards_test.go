@@ -12,6 +12,8 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
@@ -332,6 +334,18 @@ var _ = Describe("A recovery plan", func() {
 		Expect(chief.Create(ctx, Plan(shop, "p", renaming), client.DryRunAll)).To(Succeed())
 		steps[100].DependsOn = []string{"nobody"}
 		Expect(author.Create(ctx, Plan(shop, "p", steps...), client.DryRunAll)).To(refusedWith("step-100 depends on nobody"))
+	})
+})
+
+var _ = Describe("A field that a RecoveryPlan does not have", func() {
+	It("is refused by whoever asks for strict validation, as kubectl does", func(ctx context.Context) {
+		object, err := runtime.DefaultUnstructuredConverter.ToUnstructured(Plan(shop, "p", Approve("a")))
+		Expect(err).NotTo(HaveOccurred())
+		u := &unstructured.Unstructured{Object: object}
+		u.SetGroupVersionKind(containmentv1alpha1.SchemeGroupVersion.WithKind("RecoveryPlan"))
+		Expect(author.Create(ctx, u.DeepCopy(), client.DryRunAll, client.FieldValidation("Strict"))).To(Succeed())
+		Expect(unstructured.SetNestedField(u.Object, int64(3), "spec", "maxParalel")).To(Succeed())
+		Expect(author.Create(ctx, u, client.DryRunAll, client.FieldValidation("Strict"))).To(MatchError(ContainSubstring(`unknown field "spec.maxParalel"`)))
 	})
 })
 

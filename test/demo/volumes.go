@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
@@ -122,9 +123,13 @@ func (d *demo) madeFromBackup(ctx context.Context, now *corev1.PersistentVolume)
 func inOrder(inc *v1alpha1.Incident) error {
 	var problems []error
 	after := func(later, earlier string) {
-		if step(inc, later).StartedAt.Time.Before(step(inc, earlier).FinishedAt.Time) {
+		if step(inc, earlier).FinishedAt.Time.IsZero() || step(inc, later).StartedAt.Time.Before(step(inc, earlier).FinishedAt.Time) {
 			problems = append(problems, fmt.Errorf("%s has begun before %s had ended", later, earlier))
 		}
+	}
+	looked := slices.ContainsFunc(step(inc, "restore-db").Records, func(r v1alpha1.StepRecord) bool { return r.Object.Kind == "Job" && r.Data != "" })
+	if !looked {
+		problems = append(problems, errors.New("no check of the volume has passed"))
 	}
 	after("stop-db", agreeStep)
 	after("start-db", "restore-db")

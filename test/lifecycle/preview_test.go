@@ -79,5 +79,10 @@ var _ = Describe("A preview of a recovery", func() {
 		Expect(p.Blocked()).To(BeTrue())
 		Expect(text).To(ContainSubstring("BLOCKS RecoveryPlan " + shop.Namespace + "/volumes: step back: no snapshot of PersistentVolumeClaim data-db-0 can be used"))
 		Expect(text).To(ContainSubstring("BLOCKS Pod " + shop.Namespace + "/db-0: step back: this pod uses data-db-0, and no step before scales its workload to zero"))
+
+		By("asking as somebody who may not read volumes")
+		p, text = previewed(ctx, shop, shop.Responder)
+		Expect(p.Unread).NotTo(BeEmpty(), text)
+		Expect(text).To(ContainSubstring("UNREAD what is chosen cannot be told:"))
 	})
 })

@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"cofferdam.dev/cofferdam/controllers"
+	"cofferdam.dev/cofferdam/controllers/explain"
 	"cofferdam.dev/cofferdam/controllers/preview"
 )
 
@@ -98,8 +99,11 @@ func (o *planOptions) run(ctx context.Context, args []string) error {
 	if err := printer(o.Out, p); err != nil {
 		return fmt.Errorf("writing the plan: %w", err)
 	}
-	if p.Blocked() {
+	switch {
+	case p.Blocked():
 		return exitBlocked
+	case len(p.Unread) > 0:
+		return exitCode(explain.ExitUnknown)
 	}
 	return nil
 }
