@@ -120,7 +120,7 @@ func (p *Preview) begin(ctx context.Context, c client.Client, inc *v1alpha1.Inci
 		x.Policy = inc.Status.Policy.Spec
 	}
 	var err error
-	if x.All, err = allPods(ctx, c, inc); err != nil {
+	if x.All, err = p.allPods(ctx, c, inc); err != nil {
 		return nil, err
 	}
 	if rec := inc.Status.Recovery; rec != nil {
@@ -179,11 +179,16 @@ func released(_ context.Context, step v1alpha1.RecoveryStep) (recovery.Outcome, 
 	return recovery.Outcome{Done: true, Message: what + "; evidence pods stay quarantined"}, nil
 }
 
-func allPods(ctx context.Context, c client.Client, inc *v1alpha1.Incident) (map[string]*corev1.Pod, error) {
+func (p *Preview) allPods(ctx context.Context, c client.Client, inc *v1alpha1.Incident) (map[string]*corev1.Pod, error) {
 	out := map[string]*corev1.Pod{}
 	for _, ns := range target.Namespaces(inc) {
 		var list corev1.PodList
-		if err := c.List(ctx, &list, client.InNamespace(ns)); err != nil {
+		err := c.List(ctx, &list, client.InNamespace(ns))
+		if apierrors.IsForbidden(err) {
+			p.Unread = append(p.Unread, err.Error())
+			continue
+		}
+		if err != nil {
 			return nil, fmt.Errorf("listing the pods in namespace %s: %w", ns, err)
 		}
 		for i := range list.Items {

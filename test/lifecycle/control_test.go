@@ -80,7 +80,7 @@ var _ = Describe("A recovery in the hands of people", func() {
 			HaveField("Detail", "Skip of step late: as agreed on the bridge"))))
 	})
 
-	It("goes on where a step may fail, is not recovered before that step is retried, and takes back what has to be undone", func(ctx SpecContext) {
+	It("goes on where a step may fail, and is not recovered before that step is retried", func(ctx SpecContext) {
 		optional := missing("optional", "extra")
 		optional.DeadlineSeconds, optional.OnFailure = 1, v1alpha1.OnFailureContinue
 		shop := begin(ctx, optional, missing("next", scenario.Web, "optional"))
@@ -92,6 +92,24 @@ var _ = Describe("A recovery in the hands of people", func() {
 		Expect(scenario.Is(v1alpha1.ConditionStalled)(inc)).To(BeTrue())
 		serve(shop, "extra")
 		Expect(shop.Intervene(ctx, "miner", "optional", v1alpha1.InterventionRetry)).To(Succeed())
+		await(ctx, shop, "miner", "recovered", scenario.Is(v1alpha1.ConditionRecovered))
+	})
+
+	It("takes back what a step has done that passes its deadline, where the plan says so, and begins no other", func(ctx SpecContext) {
+		down := builder.Scale("down", scenario.Clean, v1alpha1.ScaleToZero)
+		down.DeadlineSeconds, down.OnFailure = 5, v1alpha1.OnFailureUndo
+		down.Gate = missing("", "extra").Verify
+		shop := begin(ctx, down, missing("next", scenario.Web, "down"))
+		bringBack(ctx, shop)
+		inc := await(ctx, shop, "miner", "taken back", stepIs("down", v1alpha1.StepUndone))
+		Expect(stepIs("next", v1alpha1.StepPending)(inc)).To(BeTrue())
+		Expect(scenario.Is(v1alpha1.ConditionStalled)(inc)).To(BeTrue(), scenario.Conditions(inc))
+		Expect(openIntents(inc)).To(BeEmpty())
+		Expect(shop.WaitRunning(ctx)).To(Succeed())
+
+		By("having it done once more, now that its gate can come true")
+		serve(shop, "extra")
+		Expect(shop.Intervene(ctx, "miner", "down", v1alpha1.InterventionRetry)).To(Succeed())
 		await(ctx, shop, "miner", "recovered", scenario.Is(v1alpha1.ConditionRecovered))
 	})
 })

@@ -3,10 +3,13 @@ package lifecycle
 import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	rbacv1 "k8s.io/api/rbac/v1"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
+	"cofferdam.dev/cofferdam/controllers"
 	"cofferdam.dev/cofferdam/test/builder"
 	"cofferdam.dev/cofferdam/test/scenario"
 )
@@ -85,6 +88,34 @@ var _ = Describe("Recovery", func() {
 
 		By("approving it")
 		Expect(shop.Approve(ctx, "miner", "sign-off")).To(Succeed())
+		await(ctx, shop, "miner", "recovered", scenario.Is(v1alpha1.ConditionRecovered))
+	})
+
+	It("waits for as many different people as the plan says, whoever approves how often", func(ctx SpecContext) {
+		shop := openShop(ctx)
+		both := builder.Approve("sign-off")
+		both.Approve.Required = 2
+		Expect(shop.Admin.Create(ctx, builder.Plan(shop.Namespace, "two", both))).To(Succeed())
+		second := shop.Namespace + "-second"
+		Expect(shop.Admin.Create(ctx, &rbacv1.RoleBinding{
+			ObjectMeta: metav1.ObjectMeta{Namespace: shop.Namespace, Name: second}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "cofferdam-approver"},
+			Subjects: []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: second}},
+		})).To(Succeed())
+		recovering(ctx, shop, "two")
+		await(ctx, shop, "miner", "waiting for approval", stepIs("sign-off", v1alpha1.StepRunning))
+
+		By("having one person approve twice")
+		Expect(shop.Approve(ctx, "miner", "sign-off")).To(Succeed())
+		await(ctx, shop, "miner", "waiting for another", stepSays("sign-off", "waits for 1 of 2 approvals"))
+		Expect(shop.Approve(ctx, "miner", "sign-off")).To(MatchError(ContainSubstring("Duplicate value")))
+		inc := await(ctx, shop, "miner", "still waiting", stepSays("sign-off", "waits for 1 of 2 approvals"))
+
+		By("having another one approve")
+		other, err := client.New(server.Impersonate(second), client.Options{Scheme: controllers.NewScheme()})
+		Expect(err).NotTo(HaveOccurred())
+		approved := inc.DeepCopy()
+		builder.Approval("sign-off", second, inc.Status.Recovery.PlanDigest)(approved)
+		Expect(other.Patch(ctx, approved, client.MergeFrom(inc))).To(Succeed())
 		await(ctx, shop, "miner", "recovered", scenario.Is(v1alpha1.ConditionRecovered))
 	})
 
