@@ -69,7 +69,7 @@ func TestEstimate(t *testing.T) {
 	inc := builder.Incident("shop", "miner")
 	inc.Status.Revisions = []v1alpha1.RevisionStatus{{Workload: v1alpha1.ObjectRef{Kind: "StatefulSet", Namespace: "shop", Name: "db"}, State: v1alpha1.RevisionHeld}}
 	x := &recovery.Execution{Incident: inc, Plan: plan}
-	seconds := func(n time.Duration) metav1.Duration { return metav1.Duration{Duration: n * time.Second} }
+	seconds := func(n int) metav1.Duration { return metav1.Duration{Duration: time.Duration(n) * time.Second} }
 	want := Estimate{
 		Total: seconds(5 + 45 + 10 + 60), Approvals: 1,
 		Downtime: []Downtime{
