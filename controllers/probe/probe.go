@@ -55,14 +55,22 @@ func Decode(arg string) (Checks, error) {
 func Run(ctx context.Context, c Checks) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(c.Seconds)*time.Second)
 	defer cancel()
+	return repeat(ctx, func(ctx context.Context) error { return round(ctx, c) })
+}
+
+// repeat makes rounds until one succeeds or the deadline of ctx, which must have one, has come.
+func repeat(ctx context.Context, round func(context.Context) error) error {
+	deadline, _ := ctx.Deadline()
 	var last error
 	for {
-		err := round(ctx, c)
+		err := round(ctx)
 		if err == nil {
 			return nil
 		}
-		if ctx.Err() != nil && last != nil {
-			return last // what was cut short by the end of the time says less
+		// What was cut short by the end of the time says less than the round before. A connection may notice that end before ctx does: the clock is asked.
+		over := ctx.Err() != nil || !time.Now().Before(deadline)
+		if over && last != nil {
+			return last
 		}
 		last = err
 		select {

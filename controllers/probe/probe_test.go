@@ -2,12 +2,15 @@ package probe
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -23,7 +26,7 @@ func shop() http.Handler {
 	return mux
 }
 
-func TestRun(t *testing.T) {
+func TestRound(t *testing.T) {
 	plain, secure := httptest.NewServer(shop()), httptest.NewTLSServer(shop())
 	defer plain.Close()
 	defer secure.Close()
@@ -53,14 +56,57 @@ func TestRun(t *testing.T) {
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			tc.checks.Seconds = 1
-			err := Run(t.Context(), tc.checks)
+			err := round(t.Context(), tc.checks)
 			if (err == nil) != (tc.says == "") || err != nil && !strings.Contains(err.Error(), tc.says) {
-				t.Errorf("Run() = %v, want an error with %q", err, tc.says)
+				t.Errorf("round() = %v, want an error with %q", err, tc.says)
 			}
 		})
 	}
 }
+
+// The clock of these is synctest's. What a round finds after its time is not what was wrong, even when the network noticed the end before the context did.
+func TestRepeat(t *testing.T) {
+	refused, timeout := errors.New("connection refused"), errors.New("i/o timeout")
+	cases := map[string]struct {
+		rounds []error
+		takes  time.Duration
+		want   error
+	}{
+		"a last round that is cut short":         {rounds: []error{refused, timeout}, takes: 2 * time.Second, want: refused},
+		"the only round is cut short":            {rounds: []error{timeout}, takes: 3 * time.Second, want: timeout},
+		"rounds that end in time":                {rounds: []error{timeout, refused}, takes: time.Second, want: refused},
+		"well in the last moment before the end": {rounds: []error{refused, nil}, takes: time.Second},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancel(deadlineOnly{t.Context(), time.Now().Add(4 * time.Second)})
+				defer cancel()
+				made := 0
+				got := repeat(ctx, func(context.Context) error {
+					time.Sleep(tc.takes)
+					if made >= len(tc.rounds) {
+						cancel()
+						return timeout
+					}
+					made++
+					return tc.rounds[made-1]
+				})
+				if !errors.Is(got, tc.want) {
+					t.Errorf("repeat() = %v, want %v", got, tc.want)
+				}
+			})
+		})
+	}
+}
+
+// deadlineOnly has a deadline of which its own end tells nothing yet.
+type deadlineOnly struct {
+	context.Context
+	at time.Time
+}
+
+func (d deadlineOnly) Deadline() (time.Time, bool) { return d.at, true }
 
 // A service that becomes well while there is time is well.
 func TestRunAgain(t *testing.T) {
