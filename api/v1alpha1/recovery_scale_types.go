@@ -38,8 +38,8 @@ type ScaleStep struct {
 	Workloads []ScaledWorkload `json:"workloads,omitempty"`
 
 	// to is "Zero": every pod of the workloads ends, except quarantined ones; or "Original": the workloads have the replicas again that they had before an earlier step of this recovery scaled
-	// them to zero. HorizontalPodAutoscalers do nothing while a workload has no replicas. A KEDA ScaledObject of the workload is paused with it (annotation autoscaling.keda.sh/paused), and resumed
-	// with it.
+	// them to zero. What may scale the workload up from zero by itself is paused with it and resumed with it: a KEDA ScaledObject by its annotations, a HorizontalPodAutoscaler with minReplicas 0 by a
+	// scaleUp policy of Disabled. Any other HorizontalPodAutoscaler does nothing while a workload has no replicas.
 	// +required
 	To ScaleTo `json:"to,omitempty"`
 }

@@ -157,7 +157,7 @@ func (f *facts) rolledBack(p *Preview, step string, ref v1alpha1.WorkloadRef) {
 	if w.history != nil && *w.history == 0 {
 		p.notes(w.ref, "it keeps no history (revisionHistoryLimit 0): what it runs now is in the evidence alone once it is rolled back")
 	}
-	f.scalersOf(p, w, "may change its replicas while it is rolled back")
+	f.scalersOf(p, w, func(*autoscalingv2.HorizontalPodAutoscaler) string { return "may change its replicas while it is rolled back" })
 	f.budgetsOf(p, w)
 }
 
@@ -166,14 +166,20 @@ func (f *facts) scaled(p *Preview, step v1alpha1.RecoveryStep, ref v1alpha1.Work
 	if w == nil || step.Scale.To != v1alpha1.ScaleToZero {
 		return
 	}
-	f.scalersOf(p, w, "does nothing while its workload has no replicas, and goes on once it has some again")
+	f.scalersOf(p, w, func(s *autoscalingv2.HorizontalPodAutoscaler) string {
+		if ptr.Deref(s.Spec.MinReplicas, 1) == 0 {
+			return "is paused while its workload has no replicas, since it may scale it up from zero, and resumed after that"
+		}
+		return "does nothing while its workload has no replicas, and goes on once it has some again"
+	})
 	f.budgetsOf(p, w)
 }
 
-func (f *facts) scalersOf(p *Preview, w *workload, what string) {
-	for _, s := range f.scalers {
+func (f *facts) scalersOf(p *Preview, w *workload, what func(*autoscalingv2.HorizontalPodAutoscaler) string) {
+	for i := range f.scalers {
+		s := &f.scalers[i]
 		if t := s.Spec.ScaleTargetRef; t.Kind == w.ref.Kind && t.Name == w.ref.Name {
-			p.notes(v1alpha1.ObjectRef{Kind: "HorizontalPodAutoscaler", Namespace: s.Namespace, Name: s.Name}, "of %s %s: it %s", w.ref.Kind, w.ref.Name, what)
+			p.notes(v1alpha1.ObjectRef{Kind: "HorizontalPodAutoscaler", Namespace: s.Namespace, Name: s.Name}, "of %s %s: it %s", w.ref.Kind, w.ref.Name, what(s))
 		}
 	}
 }

@@ -67,8 +67,8 @@ func eachScaled(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep, o
 
 func scaleToZero(ctx context.Context, x *Execution, step string, w *workload) (Outcome, error) {
 	name := w.ref.Kind + " " + w.ref.Name
-	if paused, err := pauseKEDA(ctx, x, step, w); err != nil || !paused {
-		return waiting("%s: its KEDA ScaledObject is about to be paused", name), err
+	if paused, err := pauseAutoscalers(ctx, x, step, w); err != nil || !paused {
+		return waiting("%s: what scales it by itself is about to be paused", name), err
 	}
 	if retained, err := retainClaims(ctx, x, step, w); err != nil || !retained {
 		return waiting("%s: waits until scaling it down deletes no claim", name), err
@@ -104,8 +104,8 @@ func scaleBack(ctx context.Context, x *Execution, w *workload, record *v1alpha1.
 		return restoreReplicas(ctx, x, w, was.Replicas)
 	}
 	x.Journal.Done(v1alpha1.ActionRestoreReplicas, w.ref)
-	if resumed, err := resumeKEDA(ctx, x, w); err != nil || !resumed {
-		return waiting("%s: its KEDA ScaledObject is about to be resumed", name), err
+	if resumed, err := resumeAutoscalers(ctx, x, w); err != nil || !resumed {
+		return waiting("%s: what scales it by itself is about to be resumed", name), err
 	}
 	if returned, err := returnRetention(ctx, x, w, was); err != nil || !returned {
 		return waiting("%s is about to have its retention policy for claims again", name), err

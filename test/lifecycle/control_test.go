@@ -6,6 +6,7 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
 	"cofferdam.dev/cofferdam/controllers/custody"
@@ -78,6 +79,29 @@ var _ = Describe("A recovery in the hands of people", func() {
 		}
 		Expect(entries).To(ContainElement(And(HaveField("Action", "Intervene"), HaveField("Actor", custody.Actor{Kind: custody.ActorPerson, Name: shop.LeadName}),
 			HaveField("Detail", "Skip of step late: as agreed on the bridge"))))
+	})
+
+	It("is paused while a step runs, and takes up that step where it was", func(ctx SpecContext) {
+		shop := begin(ctx, missing("wait", "extra"), builder.Scale("down", scenario.Clean, v1alpha1.ScaleToZero, "wait"))
+		bringBack(ctx, shop)
+		await(ctx, shop, "miner", "waiting", stepSays("wait", "extra does not exist"))
+		Expect(shop.Pause(ctx, "miner", true)).To(Succeed())
+		await(ctx, shop, "miner", "paused", scenario.HasReason(v1alpha1.ConditionRecovered, v1alpha1.ReasonPaused))
+		serve(shop, "extra")
+
+		By("having it look at the Incident once more")
+		before, err := shop.Incident(ctx, "miner")
+		Expect(err).NotTo(HaveOccurred())
+		retitled := before.DeepCopy()
+		retitled.Spec.Recovery.Reason = "the vendor is on the line"
+		Expect(shop.Responder.Patch(ctx, retitled, client.MergeFrom(before))).To(Succeed())
+		inc := await(ctx, shop, "miner", "paused for another reason", func(inc *v1alpha1.Incident) bool {
+			return strings.Contains(message(inc), "the vendor is on the line")
+		})
+		Expect(stepIs("wait", v1alpha1.StepRunning)(inc)).To(BeTrue())
+		Expect(stepIs("down", v1alpha1.StepPending)(inc)).To(BeTrue())
+		Expect(shop.Pause(ctx, "miner", false)).To(Succeed())
+		await(ctx, shop, "miner", "recovered", scenario.Is(v1alpha1.ConditionRecovered))
 	})
 
 	It("goes on where a step may fail, and is not recovered before that step is retried", func(ctx SpecContext) {

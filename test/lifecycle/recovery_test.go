@@ -1,6 +1,9 @@
 package lifecycle
 
 import (
+	"fmt"
+	"time"
+
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -117,6 +120,67 @@ var _ = Describe("Recovery", func() {
 		builder.Approval("sign-off", second, inc.Status.Recovery.PlanDigest)(approved)
 		Expect(other.Patch(ctx, approved, client.MergeFrom(inc))).To(Succeed())
 		await(ctx, shop, "miner", "recovered", scenario.Is(v1alpha1.ConditionRecovered))
+	})
+
+	It("asks anew when an approval has become too old before enough people have approved", func(ctx SpecContext) {
+		shop := openShop(ctx)
+		both := builder.Approve("sign-off")
+		both.Approve.Required, both.Approve.ValidForSeconds = 2, 3600
+		Expect(shop.Admin.Create(ctx, builder.Plan(shop.Namespace, "old", both))).To(Succeed())
+		recovering(ctx, shop, "old")
+		asked := await(ctx, shop, "miner", "waiting for approval", stepSays("sign-off", "waits for 2 of 2 approvals")).Status.Recovery.Steps[0].ApprovalDigest
+		Expect(shop.Approve(ctx, "miner", "sign-off")).To(Succeed())
+		await(ctx, shop, "miner", "waiting for another", stepSays("sign-off", "waits for 1 of 2 approvals"))
+
+		By("letting time pass: only the operator writes status")
+		operator, err := client.New(server.OperatorConfig(), client.Options{Scheme: controllers.NewScheme()})
+		Expect(err).NotTo(HaveOccurred())
+		Eventually(ctx, func(g Gomega) {
+			inc, err := shop.Incident(ctx, "miner")
+			g.Expect(err).NotTo(HaveOccurred())
+			g.Expect(inc.Status.Recovery.Steps[0].Approvals).To(HaveLen(1))
+			inc.Status.Recovery.Steps[0].Approvals[0].SeenAt = metav1.NewTime(time.Now().Add(-time.Hour - time.Second))
+			g.Expect(operator.Status().Update(ctx, inc)).To(Succeed())
+		}).WithTimeout(scenario.Patience).Should(Succeed())
+		inc := await(ctx, shop, "miner", "asking anew", stepSays("sign-off", "waits for 2 of 2 approvals"))
+		Expect(inc.Status.Recovery.Steps[0].ApprovalDigest).NotTo(Equal(asked))
+		Expect(inc.Status.Recovery.Steps[0].Approvals).To(BeEmpty())
+		Expect(shop.Approve(ctx, "miner", "sign-off")).To(Succeed(), "the same person may approve again")
+		await(ctx, shop, "miner", "waiting for another", stepSays("sign-off", "waits for 1 of 2 approvals"))
+	})
+
+	It("executes a plan of as many steps as a plan may have, each after those that it waits for", func(ctx SpecContext) {
+		shop := openShop(ctx)
+		const steps, width = 200, 5
+		plan := builder.Plan(shop.Namespace, "long")
+		name := func(i int) string { return fmt.Sprintf("step-%03d", i) }
+		for i := range steps {
+			step := builder.Verify(name(i), "v1", "Service", scenario.Web, "")
+			for before := i - width; before >= 0 && before > i-2*width; before-- {
+				step.DependsOn = append(step.DependsOn, name(before))
+			}
+			plan.Spec.Steps = append(plan.Spec.Steps, step)
+		}
+		plan.Spec.Steps[steps/2].Verify.Objects[0].Name = "signal"
+		Expect(shop.Admin.Create(ctx, plan)).To(Succeed())
+		recovering(ctx, shop, "long")
+		inc := await(ctx, shop, "miner", "waiting half-way", func(inc *v1alpha1.Incident) bool {
+			return stepSays(name(steps/2), "signal does not exist")(inc) && stepIs(name(steps/2+width-1), v1alpha1.StepSucceeded)(inc)
+		})
+		for i := range steps {
+			want := v1alpha1.StepPending
+			switch {
+			case i == steps/2:
+				want = v1alpha1.StepRunning
+			case i < steps/2+width:
+				want = v1alpha1.StepSucceeded
+			}
+			Expect(stepIs(name(i), want)(inc)).To(BeTrue(), "%s is to be %s", name(i), want)
+		}
+		_, err := server.Kubectl("create", "service", "clusterip", "signal", "--tcp=80", "-n", shop.Namespace)
+		Expect(err).NotTo(HaveOccurred())
+		inc = await(ctx, shop, "miner", "recovered", scenario.Is(v1alpha1.ConditionRecovered))
+		Expect(inc.Status.Recovery.Steps).To(And(HaveLen(steps), HaveEach(HaveField("State", v1alpha1.StepSucceeded))))
 	})
 
 	It("gives clean pods their labels back when the release says so", func(ctx SpecContext) {

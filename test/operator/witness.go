@@ -32,7 +32,7 @@ var kinds = map[string]string{
 	"pods": "Pod", "configmaps": "ConfigMap", "persistentvolumeclaims": "PersistentVolumeClaim", "persistentvolumes": "PersistentVolume", "incidents": "Incident", "networkpolicies": "NetworkPolicy", "poddisruptionbudgets": "PodDisruptionBudget",
 	"clusternetworkpolicies": "ClusterNetworkPolicy", "ciliumclusterwidenetworkpolicies": "CiliumClusterwideNetworkPolicy", "volumesnapshots": "VolumeSnapshot", "volumesnapshotcontents": "VolumeSnapshotContent",
 	"volumegroupsnapshots": "VolumeGroupSnapshot", "volumegroupsnapshotcontents": "VolumeGroupSnapshotContent", "jobs": "Job", "deployments": "Deployment", "statefulsets": "StatefulSet",
-	"daemonsets": "DaemonSet", "cronjobs": "CronJob", "scaledobjects": "ScaledObject", "secrets": "Secret", "externalsecrets": "ExternalSecret", "certificates": "Certificate",
+	"daemonsets": "DaemonSet", "cronjobs": "CronJob", "scaledobjects": "ScaledObject", "horizontalpodautoscalers": "HorizontalPodAutoscaler", "secrets": "Secret", "externalsecrets": "ExternalSecret", "certificates": "Certificate",
 	"applications": "Application", "applicationsets": "ApplicationSet", "kustomizations": "Kustomization", "helmreleases": "HelmRelease",
 	"rollouts": "Rollout", "databases": "Database",
 }
