@@ -2,6 +2,7 @@
 package scenario
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -343,6 +344,11 @@ func (s *Shop) Approve(ctx context.Context, name, step string) error {
 			digest = inc.Status.RemovalDigest
 		default:
 			digest = inc.Status.Recovery.PlanDigest
+			for _, st := range inc.Status.Recovery.Steps {
+				if st.Name == step {
+					digest = cmp.Or(st.ApprovalDigest, digest)
+				}
+			}
 		}
 		builder.Approval(step, author, digest)(inc)
 	})
