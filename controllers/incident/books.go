@@ -265,11 +265,9 @@ func (s *scope) keepBooks() {
 	if s.dryRun() || !s.holds() && s.incident.Status.Custody == nil && s.incident.Status.ReleasedAt.IsZero() {
 		return
 	}
-	uid := s.incident.UID
-	k := s.Books.of(s.owner(), uid)
-	task := string(uid) + "/ledger"
-	if result, ended := s.Books.Background.Result(task); ended {
-		s.Books.Background.Forget(task)
+	k := s.Books.of(s.owner(), s.incident.UID)
+	if result, ended := s.Books.Background.Result(s.ledgerTask()); ended {
+		s.Books.Background.Forget(s.ledgerTask())
 		k.judge(result.Err)
 	}
 	all := facts(s.incident, s.now.Time)
@@ -280,15 +278,33 @@ func (s *scope) keepBooks() {
 		if s.books.problem != "" {
 			s.lookAgainAfter(bookRetry)
 		}
-		e := booking{uid: uid, orders: s.orders().Store, facts: missing, known: s.incident.Status.Custody.DeepCopy()}
-		s.Books.Background.Do(task, s.owner(), bookLimit, func(ctx context.Context) evidence.Result {
-			return evidence.Result{Err: s.Books.write(ctx, k, e)}
-		})
+		s.book(k, s.incident, missing)
 	}
 	if head := k.signedHead(); head != nil {
 		s.next.Custody = head
 	}
 }
+
+// bookAtOnce has the ledger follow what the pass has written without waiting for the next one, which would only begin to wait for it. Whether it went well, the next pass sees.
+func (s *scope) bookAtOnce() {
+	if s.written == nil || !s.books.begun || s.books.problem != "" || s.dryRun() {
+		return
+	}
+	k := s.Books.of(s.owner(), s.incident.UID)
+	if missing := k.missing(facts(s.written, s.now.Time)); len(missing) > 0 {
+		s.book(k, s.written, missing)
+	}
+}
+
+// book begins to write facts to the ledger, unless that is under way.
+func (s *scope) book(k *book, inc *v1alpha1.Incident, missing []custody.Fact) {
+	e := booking{uid: inc.UID, orders: s.orders().Store, facts: missing, known: inc.Status.Custody.DeepCopy()}
+	s.Books.Background.Do(s.ledgerTask(), s.owner(), bookLimit, func(ctx context.Context) evidence.Result {
+		return evidence.Result{Err: s.Books.write(ctx, k, e)}
+	})
+}
+
+func (s *scope) ledgerTask() string { return string(s.incident.UID) + "/ledger" }
 
 func (s *scope) owner() types.NamespacedName {
 	return types.NamespacedName{Namespace: s.incident.Namespace, Name: s.incident.Name}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 	"unicode/utf8"
 
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -20,7 +21,7 @@ func (s *scope) publish(ctx context.Context, persisted *v1alpha1.IncidentStatus)
 	counted := s.countTampering()
 	news := turns(persisted, s.next)
 	s.next.Timeline = extend(s.next.Timeline, news, s.now)
-	if equality.Semantic.DeepEqual(*persisted, *s.next) {
+	if equality.Semantic.DeepEqual(*persisted, *s.next) || s.mayWait(persisted) {
 		return nil
 	}
 	updated := s.incident.DeepCopy()
@@ -33,8 +34,9 @@ func (s *scope) publish(ctx context.Context, persisted *v1alpha1.IncidentStatus)
 	if err != nil {
 		return fmt.Errorf("writing the status of Incident %s/%s: %w", s.incident.Namespace, s.incident.Name, err)
 	}
-	s.Writes.wrote(updated)
+	s.Writes.wrote(updated, s.Clock.Now())
 	s.Tamperings.written(s.incident.UID, counted)
+	s.written = updated
 	observeMetrics(s.incident, persisted, s.next)
 	if s.dryRun() {
 		return nil // an Event is a write too
@@ -43,6 +45,37 @@ func (s *scope) publish(ctx context.Context, persisted *v1alpha1.IncidentStatus)
 		s.Recorder.Eventf(updated, nil, t.eventType(), t.reason, string(s.incident.Spec.Goal), "%s", note(t.message))
 	}
 	return nil
+}
+
+// wordsWait is how long a status waits to be written in which nothing but words has changed since it was written last.
+const wordsWait = time.Second
+
+// mayWait reports whether the status need not be written yet, and asks for another pass. While a recovery runs, pods come and go faster than a person reads, and each of them changes what is said of a step.
+func (s *scope) mayWait(persisted *v1alpha1.IncidentStatus) bool {
+	name := nameOf(s.incident)
+	if s.incident.Spec.Goal != v1alpha1.GoalRecover || s.next.Recovery == nil || s.Writes.since(name, s.Clock.Now()) >= wordsWait {
+		return false
+	}
+	if !equality.Semantic.DeepEqual(wordless(persisted), wordless(s.next)) {
+		return false
+	}
+	s.lookAgainAfter(wordsWait)
+	return true
+}
+
+// wordless is a status without the words of its conditions and of the steps of its recovery, and without how far the ledger was when it was signed.
+func wordless(st *v1alpha1.IncidentStatus) *v1alpha1.IncidentStatus {
+	out := st.DeepCopy()
+	out.Custody = nil
+	for i := range out.Conditions {
+		out.Conditions[i].Message = ""
+	}
+	if out.Recovery != nil {
+		for i := range out.Recovery.Steps {
+			out.Recovery.Steps[i].Message = ""
+		}
+	}
+	return out
 }
 
 // bound completes the status and keeps what others wrote within the limits of the API.

@@ -85,6 +85,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	s.setConditions(failure)
 	err := errors.Join(failure, s.publish(ctx, persisted))
 	s.rememberActs()
+	s.bookAtOnce()
 	if apierrors.IsConflict(err) {
 		// Our copy was stale: the watch event that makes it current is on its way, and brings the next pass.
 		return ctrl.Result{RequeueAfter: retryChanged}, nil

@@ -181,10 +181,10 @@ func (s *scope) endReading(reader *lookout.Reader) {
 // runThese runs steps, and notes in rec what has come of them.
 func (s *scope) runThese(ctx context.Context, x *recovery.Execution, runnable []int) (failures []error) {
 	rec := s.next.Recovery
-	for _, i := range runnable {
-		step := rec.Plan.Steps[i]
-		outcome, err := recovery.Run(ctx, x, step)
-		if err != nil {
+	outcomes, errs := sideBySide(ctx, x, rec.Plan.Steps, runnable)
+	for n, i := range runnable {
+		step, outcome := rec.Plan.Steps[i], outcomes[n]
+		if err := errs[n]; err != nil {
 			failures = append(failures, fmt.Errorf("step %s: %w", step.Name, err))
 			outcome = recovery.Outcome{Message: "could not be carried out: " + err.Error()}
 		}

@@ -88,6 +88,8 @@ type scope struct {
 	auditing bool
 	// removalWait says what the removal of evidence waits for; set by removeEvidence.
 	removalWait string
+	// written is the Incident as this pass has written it; nil if it has written no status.
+	written *v1alpha1.Incident
 	// passID tells the writes of this pass from those of any other.
 	passID string
 	// planned is what a dry run would write.

@@ -3,6 +3,7 @@ package incident
 import (
 	"context"
 	"sync"
+	"time"
 
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/resourceversion"
@@ -21,16 +22,17 @@ type Writes struct {
 type written struct {
 	uid     types.UID
 	version string
+	at      time.Time
 }
 
 // NewWrites remembers nothing yet.
 func NewWrites() *Writes { return &Writes{last: map[types.NamespacedName]written{}} }
 
 // wrote notes the version that a write has made.
-func (w *Writes) wrote(inc *v1alpha1.Incident) {
+func (w *Writes) wrote(inc *v1alpha1.Incident, at time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.last[nameOf(inc)] = written{uid: inc.UID, version: inc.ResourceVersion}
+	w.last[nameOf(inc)] = written{uid: inc.UID, version: inc.ResourceVersion, at: at}
 }
 
 // behind reports whether the Incident was read as it was before the last write. Versions are ordered (KEP-5504); one that cannot be compared is not believed to be behind.
@@ -45,8 +47,19 @@ func (w *Writes) behind(inc *v1alpha1.Incident) bool {
 	return err == nil && order < 0
 }
 
+// since is how long ago the status of the Incident was written by this process; long ago if it never was.
+func (w *Writes) since(name types.NamespacedName, now time.Time) time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return now.Sub(w.last[name].at)
+}
+
 // lookBack asks the API server itself whether the Incident is as old as the cache has it: etcd may have been restored from a backup, which takes versions back. What was written since is gone then.
+// A cache that has had no time to hear of the write is not looked behind.
 func (r *Reconciler) lookBack(ctx context.Context, name types.NamespacedName) error {
+	if r.Writes.since(name, r.Clock.Now()) < retryChanged {
+		return nil
+	}
 	var inc v1alpha1.Incident
 	err := r.Live.Get(ctx, name, &inc)
 	if err == nil && r.Writes.behind(&inc) {

@@ -157,7 +157,9 @@ func (f *facts) rolledBack(p *Preview, step string, ref v1alpha1.WorkloadRef) {
 	if w.history != nil && *w.history == 0 {
 		p.notes(w.ref, "it keeps no history (revisionHistoryLimit 0): what it runs now is in the evidence alone once it is rolled back")
 	}
-	f.scalersOf(p, w, func(*autoscalingv2.HorizontalPodAutoscaler) string { return "may change its replicas while it is rolled back" })
+	f.scalersOf(p, w, func(*autoscalingv2.HorizontalPodAutoscaler) string {
+		return "may change its replicas while it is rolled back"
+	})
 	f.budgetsOf(p, w)
 }
 
