@@ -32,6 +32,9 @@ var (
 	Certificate    = PolicyKind{"cert-manager.io", "v1", "Certificate", "certificates", apiextensionsv1.NamespaceScoped}
 )
 
+// ScaledObject is KEDA's.
+var ScaledObject = PolicyKind{"keda.sh", "v1alpha1", "ScaledObject", "scaledobjects", apiextensionsv1.NamespaceScoped}
+
 // Serve makes the API server serve the kinds. Their objects may say anything: that an API server takes them proves nothing.
 func (c *Cluster) Serve(ctx context.Context, kinds ...PolicyKind) error {
 	scheme := runtime.NewScheme()

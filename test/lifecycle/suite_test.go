@@ -44,7 +44,7 @@ var _ = BeforeSuite(func(ctx context.Context) {
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(func() error { return server.Stop() })
 	// A cluster whose network plugin brings policies of its own, of which there are none yet.
-	Expect(server.Serve(ctx, cluster.CiliumNetworkPolicy, cluster.ClusterNetworkPolicy, cluster.ExternalSecret, cluster.Certificate)).To(Succeed())
+	Expect(server.Serve(ctx, cluster.CiliumNetworkPolicy, cluster.ClusterNetworkPolicy, cluster.ExternalSecret, cluster.Certificate, cluster.ScaledObject)).To(Succeed())
 	Expect(server.ServeGitOps(ctx)).To(Succeed())
 	witness.Reader, err = client.New(server.RESTConfig, client.Options{Scheme: controllers.NewScheme()})
 	Expect(err).NotTo(HaveOccurred())

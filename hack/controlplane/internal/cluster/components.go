@@ -76,6 +76,7 @@ func apiServerArgs(s *state, p ports) []string {
 		"--authorization-mode=Node,RBAC",
 		"--enable-admission-plugins=NodeRestriction",
 		"--allow-privileged=true",
+		"--feature-gates=" + scaleToZero,
 		"--service-account-issuer=https://kubernetes.default.svc.cluster.local",
 		"--service-account-key-file=" + s.pki("sa.pub"),
 		"--service-account-signing-key-file=" + s.pki("sa.key"),
@@ -89,9 +90,13 @@ func apiServerArgs(s *state, p ports) []string {
 	}
 }
 
+// scaleToZero lets HorizontalPodAutoscalers have no replicas at least (KEP-2021), as Kubernetes does by itself from 1.37.
+const scaleToZero = "HPAScaleToZero=true"
+
 func managerArgs(s *state, p ports) []string {
 	return append(clientArgs(s, "kube-controller-manager", p.manager),
 		"--use-service-account-credentials=true",
+		"--feature-gates="+scaleToZero,
 		"--service-account-private-key-file="+s.pki("sa.key"),
 		"--root-ca-file="+s.pki("ca.crt"),
 		"--cluster-signing-cert-file="+s.pki("ca.crt"), "--cluster-signing-key-file="+s.pki("ca.key"),
