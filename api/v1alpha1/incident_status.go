@@ -1092,11 +1092,11 @@ type RecoveryTurn struct {
 	// +kubebuilder:validation:MaxLength=1024
 	Reason string `json:"reason,omitempty"`
 
-	// by is the field manager that has set spec.recovery.paused, as far as metadata.managedFields tells. It is the name of a program, not of a person: the audit log has the person.
+	// author is who has set spec.recovery.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=128
-	By string `json:"by,omitempty"`
+	// +kubebuilder:validation:MaxLength=1024
+	Author string `json:"author,omitempty"`
 }
 
 // TimelineEntry is one thing that happened.

@@ -186,14 +186,21 @@ type Intervention struct {
 	Reason string `json:"reason,omitempty"`
 }
 
-// RecoveryControl holds a recovery back.
+// RecoveryControl holds a recovery back, and lets it go on.
 type RecoveryControl struct {
-	// paused says that no step starts or goes on. What is under way in the cluster, such as a rollout, goes on by itself.
+	// paused says that no step starts or goes on. What is under way in the cluster, such as a rollout, goes on by itself. Whoever may create Incidents may set it to true; to set it to false again takes the
+	// RBAC verb "intervene" on the Incident.
 	// +required
 	Paused *bool `json:"paused,omitempty"`
 
-	// reason says why, for people.
-	// +optional
+	// author is the user name of the person who pauses the recovery, or lets it go on; admission refuses any other.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=1024
+	Author string `json:"author,omitempty"`
+
+	// reason says why.
+	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=1024
 	Reason string `json:"reason,omitempty"`
@@ -211,6 +218,7 @@ type RecoveryControl struct {
 // +kubebuilder:validation:XValidation:rule="has(oldSelf.declaredBy) == has(self.declaredBy) && (!has(self.declaredBy) || self.declaredBy == oldSelf.declaredBy)",message="declaredBy cannot change"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.approvals) || (has(self.approvals) && oldSelf.approvals.all(a, self.approvals.exists(b, b == a)))",message="an approval is never changed or removed"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.interventions) || (has(self.interventions) && size(self.interventions) >= size(oldSelf.interventions) && oldSelf.interventions.all(i, v, self.interventions[i] == v))",message="an intervention is never changed or removed: add the next one at the end"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.recovery) || has(self.recovery)",message="recovery is not taken away: set paused to false, with the reason"
 type IncidentSpec struct {
 	// title says in one line what happened, for people.
 	// +required
@@ -284,7 +292,7 @@ type IncidentSpec struct {
 	// +kubebuilder:validation:MaxItems=64
 	Approvals []Approval `json:"approvals,omitempty"`
 
-	// recovery holds the recovery back, as long as paused is true.
+	// recovery holds the recovery back, as long as paused is true, and says who wants that, and why. Once set it stays: set paused to false to let the recovery go on.
 	// +optional
 	Recovery RecoveryControl `json:"recovery,omitempty,omitzero"`
 

@@ -123,16 +123,12 @@ func interventionFacts(inc *v1alpha1.Incident, now time.Time) []custody.Fact {
 	return out
 }
 
-// turnOfRecovery tells that the recovery was paused or let go on. By whom the Incident does not record, and the fact says so.
+// turnOfRecovery tells who has paused the recovery, or let it go on, and why.
 func turnOfRecovery(inc *v1alpha1.Incident, t v1alpha1.RecoveryTurn) custody.Fact {
-	detail := "the Incident does not record who has set that"
-	if t.By != "" {
-		detail += ", only by which field manager: " + t.By
+	return custody.Fact{
+		ID: fmt.Sprintf("recovery/%d/%s", t.Generation, t.State), At: t.At.Time, Actor: custody.Actor{Kind: custody.ActorPerson, Name: t.Author},
+		Action: "Recovery" + string(t.State), Subject: subjectOfIncident(inc), Detail: t.Reason,
 	}
-	if t.Reason != "" {
-		detail += "; the reason given: " + t.Reason
-	}
-	return observed(fmt.Sprintf("recovery/%d/%s", t.Generation, t.State), t.At.Time, "Recovery"+string(t.State), subjectOfIncident(inc), detail)
 }
 
 // exceptionFact tells that an exception of the standing orders is open in a namespace, or withheld.

@@ -55,11 +55,11 @@ func TestFacts(t *testing.T) {
 					{Step: "db", Action: v1alpha1.InterventionRetry, Author: "carol", Reason: "fixed"}, {Step: "db", Action: v1alpha1.InterventionSkip, Author: "dave", Reason: "agreed"},
 				}
 				inc.Status.Recovery = &v1alpha1.RecoveryStatus{Steps: []v1alpha1.StepStatus{{Name: "db", Interventions: 1, LastIntervention: "Retry by carol: fixed"}, {Name: "web"}}}
-				inc.Status.RecoveryTurns = []v1alpha1.RecoveryTurn{{Generation: 2, State: v1alpha1.RecoveryPaused}, {Generation: 3, State: v1alpha1.RecoveryResumed}}
+				inc.Status.RecoveryTurns = []v1alpha1.RecoveryTurn{{Generation: 2, State: v1alpha1.RecoveryPaused, Author: "carol"}, {Generation: 3, State: v1alpha1.RecoveryResumed, Author: "dave"}}
 			},
 			want: []string{
 				"Person carol Intervene  Incident miner", "Person dave Intervene  Incident miner", "Observation cofferdam InterventionTaken  Incident miner",
-				"Observation cofferdam RecoveryPaused  Incident miner", "Observation cofferdam RecoveryResumed  Incident miner",
+				"Person carol RecoveryPaused  Incident miner", "Person dave RecoveryResumed  Incident miner",
 			},
 		},
 		"exceptions": {

@@ -7,10 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/rand"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -252,12 +250,7 @@ func TestLeaveOutEntries(t *testing.T) {
 }
 
 // fieldsOf is the entry of a field manager.
-func fieldsOf(manager, fields string, at time.Time) metav1.ManagedFieldsEntry {
-	return metav1.ManagedFieldsEntry{Manager: manager, Time: new(metav1.NewTime(at)), FieldsV1: metav1.NewFieldsV1(fields)}
-}
-
 func TestNoteRecoveryTurn(t *testing.T) {
-	const owning = `{"f:spec":{"f:recovery":{"f:paused":{}}}}`
 	was := func(states ...v1alpha1.RecoveryTurnState) []v1alpha1.RecoveryTurn {
 		var out []v1alpha1.RecoveryTurn
 		for i, st := range states {
@@ -266,12 +259,9 @@ func TestNoteRecoveryTurn(t *testing.T) {
 		return out
 	}
 	paused := func(s *scope) {
-		s.incident.Spec.Recovery = v1alpha1.RecoveryControl{Paused: new(true), Reason: "wait for the vendor"}
-		s.incident.ManagedFields = []metav1.ManagedFieldsEntry{
-			fieldsOf("argocd", `{"f:spec":{"f:title":{}}}`, now.Time), fieldsOf("old", owning, now.Add(-time.Hour)), fieldsOf("kubectl-incident", owning, now.Time),
-		}
+		s.incident.Spec.Recovery = v1alpha1.RecoveryControl{Paused: new(true), Author: "carol", Reason: "wait for the vendor"}
 	}
-	seen := v1alpha1.RecoveryTurn{At: now, Generation: 3, State: v1alpha1.RecoveryPaused, Reason: "wait for the vendor", By: "kubectl-incident"}
+	seen := v1alpha1.RecoveryTurn{At: now, Generation: 3, State: v1alpha1.RecoveryPaused, Reason: "wait for the vendor", Author: "carol"}
 	full := was(slices.Repeat([]v1alpha1.RecoveryTurnState{v1alpha1.RecoveryPaused, v1alpha1.RecoveryResumed}, v1alpha1.MaxRecoveryTurns/2)...)
 	cases := map[string]struct {
 		before []v1alpha1.RecoveryTurn
@@ -304,26 +294,6 @@ func TestNoteRecoveryTurn(t *testing.T) {
 			}
 			if diff := cmp.Diff(tc.want, s.next.RecoveryTurns); diff != "" {
 				t.Errorf("turns (-want +got):\n%s", diff)
-			}
-		})
-	}
-}
-
-// What the object does not tell, the ledger does not claim.
-func TestTurnOfRecovery(t *testing.T) {
-	inc := storyOf(func(*v1alpha1.Incident) {})
-	for name, tc := range map[string]struct {
-		turn v1alpha1.RecoveryTurn
-		want string
-	}{
-		"by nobody who is known": {v1alpha1.RecoveryTurn{Generation: 4, State: v1alpha1.RecoveryResumed}, "the Incident does not record who has set that"},
-		"by a program, with a reason": {v1alpha1.RecoveryTurn{Generation: 4, State: v1alpha1.RecoveryPaused, By: "kubectl", Reason: "lunch"},
-			"the Incident does not record who has set that, only by which field manager: kubectl; the reason given: lunch"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			got := turnOfRecovery(inc, tc.turn)
-			if got.Detail != tc.want || got.Actor.Kind != custody.ActorObservation || got.Action != "Recovery"+string(tc.turn.State) {
-				t.Errorf("fact = %+v, want %q", got, tc.want)
 			}
 		})
 	}

@@ -1,9 +1,6 @@
 package incident
 
 import (
-	"encoding/json"
-
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
@@ -34,33 +31,6 @@ func (s *scope) noteRecoveryTurn() {
 		turns = turns[1:]
 	}
 	s.next.RecoveryTurns = append(turns, v1alpha1.RecoveryTurn{
-		At: s.now, Generation: s.incident.Generation, State: state, Reason: clip(s.incident.Spec.Recovery.Reason, maxMessage),
-		By: clip(managerOf(s.incident.ManagedFields, "f:spec", "f:recovery", "f:paused"), 128),
+		At: s.now, Generation: s.incident.Generation, State: state, Author: s.incident.Spec.Recovery.Author, Reason: clip(s.incident.Spec.Recovery.Reason, maxMessage),
 	})
-}
-
-// managerOf is the field manager that owns a field, or "". The one that wrote it last, where several do.
-func managerOf(entries []metav1.ManagedFieldsEntry, path ...string) string {
-	var last metav1.ManagedFieldsEntry
-	for _, e := range entries {
-		if e.Subresource == "" && owns(e, path) && (last.Time == nil || e.Time != nil && !e.Time.Before(last.Time)) {
-			last = e
-		}
-	}
-	return last.Manager
-}
-
-func owns(e metav1.ManagedFieldsEntry, path []string) bool {
-	if e.FieldsV1 == nil {
-		return false
-	}
-	raw := json.RawMessage(e.FieldsV1.GetRawBytes())
-	for _, field := range path {
-		var fields map[string]json.RawMessage
-		if json.Unmarshal(raw, &fields) != nil || fields[field] == nil {
-			return false
-		}
-		raw = fields[field]
-	}
-	return true
 }

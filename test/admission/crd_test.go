@@ -554,6 +554,12 @@ var transitions = []transition{
 		refused:  func(i *incident) { i.Spec.Interventions[0].Action = "Undo" },
 		accepted: Severity("Low"),
 	},
+	{
+		message:  "recovery is not taken away: set paused to false",
+		before:   recoveryHeld(true, "lead"),
+		refused:  func(i *incident) { i.Spec.Recovery = containmentv1alpha1.RecoveryControl{} },
+		accepted: Severity("Low"),
+	},
 	// What is free in DryRun.
 	{message: "", before: Mode("DryRun"), accepted: Targets(Target("Deployment", "", "other"))},
 	{message: "", before: func(i *incident) { i.Spec.Mode = "DryRun"; Compromised(digestA)(i) }, accepted: Compromised()},

@@ -287,6 +287,34 @@ var _ = Describe("Interventions", func() {
 		Entry("not along with an approval", &chief, "a request adds an approval or an intervention, not both", Intervention("a", "Skip", "chief"), Approval("close", "chief", "sha256:1")),
 	)
 
+	DescribeTable("are not needed to hold a recovery back: that has rules of its own", func(ctx context.Context, who *client.Client, message string, changes ...func(*incident)) {
+		before := declared(ctx)
+		if len(changes) > 1 {
+			before = changed(before, changes[0])
+			Expect(responder.Update(ctx, before)).To(Succeed())
+			changes = changes[1:]
+		}
+		err := (*who).Update(ctx, changed(before, changes...), client.DryRunAll)
+		if message == "" {
+			Expect(err).NotTo(HaveOccurred())
+		} else {
+			Expect(err).To(refusedWith(message))
+		}
+	},
+		Entry("a responder pauses it", &responder, "", recoveryHeld(true, "responder")),
+		Entry("a recovery lead does", &recoveryLead, "", recoveryHeld(true, "recovery-lead")),
+		Entry("an approver does not", &approver, "pausing a recovery takes the permission to create", recoveryHeld(true, "approver")),
+		Entry("nobody does in another name", &responder, "the author of spec.recovery has to be your own user name, responder", recoveryHeld(true, "lead")),
+		Entry("nobody does without a reason", &responder, "spec.recovery.reason", func(i *incident) { recoveryHeld(true, "responder")(i); i.Spec.Recovery.Reason = "" }),
+		Entry("a recovery lead lets it go on", &recoveryLead, "", recoveryHeld(true, "responder"), recoveryHeld(false, "recovery-lead")),
+		Entry("a responder does not", &responder, "letting a recovery go on that was paused takes the RBAC verb intervene", recoveryHeld(true, "responder"), recoveryHeld(false, "responder")),
+		Entry("a responder says why anew", &responder, "", recoveryHeld(true, "responder"), func(i *incident) { recoveryHeld(true, "responder")(i); i.Spec.Recovery.Reason = "lunch" }),
+		Entry("nobody does along with an approval", &chief, "a request that adds an approval or an intervention changes nothing else in spec", func(i *incident) {
+			recoveryHeld(true, "chief")(i)
+			Approval("close", "chief", "sha256:1")(i)
+		}),
+	)
+
 	It("are all that a recovery lead may change", func(ctx context.Context) {
 		Expect(recoveryLead.Update(ctx, changed(declared(ctx), Goal("Close")), client.DryRunAll)).To(refusedWith("changing what an Incident says"))
 	})
@@ -493,3 +521,10 @@ var _ = Describe("The admission policies", func() {
 		}).Should(Succeed())
 	})
 })
+
+// recoveryHeld pauses the recovery, or lets it go on.
+func recoveryHeld(paused bool, author string) func(*incident) {
+	return func(i *incident) {
+		i.Spec.Recovery.Paused, i.Spec.Recovery.Author, i.Spec.Recovery.Reason = &paused, author, "wait for the vendor"
+	}
+}

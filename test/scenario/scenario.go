@@ -408,8 +408,12 @@ func (s *Shop) Intervene(ctx context.Context, name, step string, action v1alpha1
 
 // Pause holds the recovery back, or lets it go on, as a responder does.
 func (s *Shop) Pause(ctx context.Context, name string, paused bool) error {
-	return s.edit(ctx, s.Responder, name, func(inc *v1alpha1.Incident) {
-		inc.Spec.Recovery = v1alpha1.RecoveryControl{Paused: &paused, Reason: "wait for the vendor"}
+	who, author, why := s.Lead, s.LeadName, "the vendor has called back"
+	if paused {
+		who, author, why = s.Responder, s.ResponderName, "wait for the vendor"
+	}
+	return s.edit(ctx, who, name, func(inc *v1alpha1.Incident) {
+		inc.Spec.Recovery = v1alpha1.RecoveryControl{Paused: &paused, Author: author, Reason: why}
 	})
 }
 
