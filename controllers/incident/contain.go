@@ -95,7 +95,7 @@ func (s *scope) recovered(workload v1alpha1.ObjectRef) bool {
 			continue
 		}
 		one := v1alpha1.RecoveryPlanSpec{Steps: []v1alpha1.RecoveryStep{step}}
-		if step.Release != nil || recovery.RolledBack(one, workload) {
+		if step.Release != nil && s.inWave(step, workload) || recovery.RolledBack(one, workload) {
 			return true
 		}
 	}

@@ -27,7 +27,7 @@ func RunsCompromised(pod *corev1.Pod, digests []string) (container, digest strin
 // CompromisedImage says which image of the plan carries one of the digests, or "" when none does.
 func CompromisedImage(plan v1alpha1.RecoveryPlanSpec, digests []string) string {
 	for _, good := range plan.Images {
-		if why := compromisedGood(good, digests); why != "" {
+		if why := compromisedGood(good, digests, nil); why != "" {
 			return why
 		}
 	}
@@ -41,9 +41,14 @@ func CompromisedImage(plan v1alpha1.RecoveryPlanSpec, digests []string) string {
 	return ""
 }
 
-// compromisedGood says which known-good image carries one of the digests, or "".
-func compromisedGood(good v1alpha1.KnownGoodImages, digests []string) string {
+// compromisedGood says which known-good image carries one of the digests, or contains a manifest or a configuration that does as far as was found out, or "". What is found later to be compromised is mostly known by
+// what nodes have reported, which may be a part of what the plan names.
+func compromisedGood(good v1alpha1.KnownGoodImages, digests []string, found []v1alpha1.VerifiedImage) string {
 	for _, c := range good.Containers {
+		parts := slices.DeleteFunc(slices.Clone(found), func(v v1alpha1.VerifiedImage) bool { return v.Image != c.Image })
+		if why := CompromisedPart(parts, digests); why != "" {
+			return why
+		}
 		if compromised(c.Image, digests) {
 			return fmt.Sprintf("the known-good image %s of container %s of %s %s is compromised, its digest is in spec.compromisedDigests of the Incident: name another one in spec.images",
 				c.Image, c.Name, good.Workload.Kind, good.Workload.Name)
@@ -59,7 +64,7 @@ func CompromisedByNow(inc *v1alpha1.Incident, workload v1alpha1.ObjectRef) bool 
 		return false
 	}
 	good := knownGood(rec.Plan, workload.Kind, workload.Name)
-	return good != nil && compromisedGood(*good, inc.Spec.CompromisedDigests) != ""
+	return good != nil && compromisedGood(*good, inc.Spec.CompromisedDigests, rec.Images) != ""
 }
 
 // CompromisedPart says which of the images that were found has a manifest or a configuration with one of the digests, or "".
@@ -78,7 +83,7 @@ func CompromisedPart(found []v1alpha1.VerifiedImage, digests []string) string {
 func compromisedWave(x *Execution, step v1alpha1.RecoveryStep) string {
 	for _, w := range Wave(x.Plan, step) {
 		if good := knownGood(x.Plan, string(w.Kind), w.Name); good != nil {
-			if why := compromisedGood(*good, x.Incident.Spec.CompromisedDigests); why != "" {
+			if why := compromisedGood(*good, x.Incident.Spec.CompromisedDigests, x.Verified); why != "" {
 				return why
 			}
 		}

@@ -94,3 +94,32 @@ func TestRunsCompromised(t *testing.T) {
 		t.Errorf("RunsCompromised() = %q, though no digest is compromised", container)
 	}
 }
+
+// A part of a known-good image that becomes known as compromised while the recovery is under way stops it, as the image itself does.
+func TestCompromisedGoodKnowsItsParts(t *testing.T) {
+	index, platform := "r/app@"+digestB, digestA
+	good := v1alpha1.KnownGoodImages{Workload: v1alpha1.WorkloadRef{Kind: "Deployment", Name: "web"}, Containers: []v1alpha1.ContainerImage{{Name: "app", Image: index}}}
+	of := func(image string) []v1alpha1.VerifiedImage {
+		return []v1alpha1.VerifiedImage{{Image: image, Digests: []string{digestB, platform}}}
+	}
+	for name, tc := range map[string]struct {
+		found []v1alpha1.VerifiedImage
+		want  bool
+	}{
+		"nothing was found out":      {},
+		"a part of this image":       {found: of(index), want: true},
+		"a part of some other image": {found: of("r/other@" + digestB)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := compromisedGood(good, []string{platform}, tc.found); (got != "") != tc.want {
+				t.Errorf("compromisedGood() = %q, want it to be compromised: %t", got, tc.want)
+			}
+			inc := &v1alpha1.Incident{}
+			inc.Namespace, inc.Spec.CompromisedDigests = "shop", []string{platform}
+			inc.Status.Recovery = &v1alpha1.RecoveryStatus{Plan: v1alpha1.RecoveryPlanSpec{Images: []v1alpha1.KnownGoodImages{good}}, Images: tc.found}
+			if got := CompromisedByNow(inc, v1alpha1.ObjectRef{Kind: "Deployment", Namespace: "shop", Name: "web"}); got != tc.want {
+				t.Errorf("CompromisedByNow() = %t", got)
+			}
+		})
+	}
+}

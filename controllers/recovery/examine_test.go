@@ -117,7 +117,7 @@ func TestExamine(t *testing.T) {
 		},
 		"no group": {
 			step: restore(func(s *v1alpha1.RestoreVolumesStep) { s.Snapshots = v1alpha1.SnapshotOneGroup }),
-			want: Finding{v1alpha1.ReasonNoUsableSnapshot, "step back: no VolumeGroupSnapshot that is old enough has a ready member of every claim: list fewer claims, or set snapshots to Newest"},
+			want: Finding{v1alpha1.ReasonNoUsableSnapshot, "step back: no VolumeGroupSnapshot that is old enough has one ready member of every claim: list fewer claims, or set snapshots to Newest"},
 		},
 		"a class of another driver": {
 			step: restore(nil), change: func(s *storeFixture) { s.class.Provisioner = "other.example.com" },

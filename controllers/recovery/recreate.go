@@ -170,7 +170,7 @@ func (r *recreation) refusal() (string, error) {
 		}
 	}
 	digests := r.x.Incident.Spec.CompromisedDigests
-	if why := cmp.Or(compromisedGood(r.good, digests), keepsCompromised(r.current, r.good, digests)); why != "" {
+	if why := cmp.Or(compromisedGood(r.good, digests, r.x.Verified), keepsCompromised(r.current, r.good, digests)); why != "" {
 		return why, nil
 	}
 	why, err := r.unsuitable(id)
@@ -369,7 +369,7 @@ func (r *recreation) judge() Outcome {
 	}
 	proven, unready := 0, ""
 	for _, p := range r.x.All {
-		if owner := metav1.GetControllerOf(p); owner == nil || owner.UID != job.UID {
+		if owner := metav1.GetControllerOf(p); owner == nil || owner.UID != job.UID || neverRan(p) {
 			continue
 		}
 		why := wrongImage(r.x, p, r.good)
@@ -396,6 +396,11 @@ func (r *recreation) judge() Outcome {
 		return waiting("%s has no pods yet", id)
 	}
 	return done("%s was created anew, and starts from the beginning: %d pods with the known-good digests", id, proven)
+}
+
+// neverRan reports whether a pod has failed before any of its containers ran: there was no room on its node, or the node was lost. Its Job makes another one.
+func neverRan(p *corev1.Pod) bool {
+	return p.Status.Phase == corev1.PodFailed && !slices.ContainsFunc(slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses), func(s corev1.ContainerStatus) bool { return s.ImageID != "" })
 }
 
 func judgePod(x *Execution, p *corev1.Pod, good v1alpha1.KnownGoodImages, id string) Outcome {

@@ -89,3 +89,30 @@ func TestRecreationRefusal(t *testing.T) {
 		})
 	}
 }
+
+// A pod that failed before any container of it ran tells nothing about what the Job runs.
+func TestRecreatedJobOutlivesAPodThatNeverRan(t *testing.T) {
+	job := &batchv1.Job{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "j", UID: "job"},
+		Status:     batchv1.JobStatus{Conditions: []batchv1.JobCondition{{Type: batchv1.JobComplete, Status: corev1.ConditionTrue}}},
+	}
+	ran := pod("j-2", "job", "", func(p *corev1.Pod) { p.Status.Phase = corev1.PodSucceeded })
+	for name, tc := range map[string]struct {
+		other *corev1.Pod
+		want  bool
+	}{
+		"no room for it": {pod("j-1", "job", "", func(p *corev1.Pod) { p.Status.Phase, p.Status.ContainerStatuses = corev1.PodFailed, nil }), true},
+		"ran the compromised image": {pod("j-1", "job", "", func(p *corev1.Pod) {
+			p.Status.Phase, p.Status.ContainerStatuses[0].ImageID = corev1.PodFailed, "r/app@"+badDigest
+		}), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			x, _ := execution(incident(nil))
+			x.All = byUID(ran, tc.other)
+			r := &recreation{x: x, good: good("main"), current: &workload{ref: v1alpha1.ObjectRef{Kind: "Job", Name: "j"}, object: job}}
+			if got := r.judge(); got.Done != tc.want {
+				t.Errorf("judge() = %+v, want done: %t", got, tc.want)
+			}
+		})
+	}
+}

@@ -64,7 +64,7 @@ func rollBack(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep, ref
 	if good == nil {
 		return waiting("%s %s has no known-good images in the plan", ref.Kind, ref.Name), nil
 	}
-	if why := cmp.Or(compromisedGood(*good, x.Incident.Spec.CompromisedDigests), keepsCompromised(w, *good, x.Incident.Spec.CompromisedDigests)); why != "" {
+	if why := cmp.Or(compromisedGood(*good, x.Incident.Spec.CompromisedDigests, x.Verified), keepsCompromised(w, *good, x.Incident.Spec.CompromisedDigests)); why != "" {
 		return waiting("%s", why), nil
 	}
 	if good.Owner.Name != "" {

@@ -39,7 +39,7 @@ func (restoreTemplates) Choose(ctx context.Context, x *Execution, step v1alpha1.
 		if good == nil {
 			return nil, fmt.Sprintf("%s %s has no known-good images in the plan", ref.Kind, ref.Name), nil
 		}
-		if why := compromisedGood(*good, digests); why != "" {
+		if why := compromisedGood(*good, digests, x.Verified); why != "" {
 			return nil, why, nil
 		}
 		if good.Choose == v1alpha1.ImagesOfNewestRevision {

@@ -218,30 +218,38 @@ func newest(candidates []candidate) candidate {
 // keepOneGroup leaves of every claim the member of one group: the one whose oldest member is the youngest. It says why there is no such group, or "".
 func (s *selection) keepOneGroup() string {
 	oldest := map[string]time.Time{}
-	members := map[string]int{}
+	members := map[string]map[string]int{}
 	for _, claim := range s.claims {
 		for _, c := range s.of[claim.Name] {
 			if c.group == "" {
 				continue
 			}
-			members[c.group]++
+			if members[c.group] == nil {
+				members[c.group] = map[string]int{}
+			}
+			members[c.group][claim.Name]++
 			if t, known := oldest[c.group]; !known || c.taken.Before(t) {
 				oldest[c.group] = c.taken
 			}
 		}
 	}
 	best := ""
-	for group, n := range members {
+	for group, of := range members {
 		better := best == "" || oldest[group].After(oldest[best]) || oldest[group].Equal(oldest[best]) && group < best
-		if n == len(s.claims) && better {
+		if s.whole(of) && better {
 			best = group
 		}
 	}
 	if best == "" {
-		return "no VolumeGroupSnapshot that is old enough has a ready member of every claim: list fewer claims, or set snapshots to Newest"
+		return "no VolumeGroupSnapshot that is old enough has one ready member of every claim: list fewer claims, or set snapshots to Newest"
 	}
 	for name := range s.of {
 		s.of[name] = slices.DeleteFunc(s.of[name], func(c candidate) bool { return c.group != best })
 	}
 	return ""
+}
+
+// whole reports whether a group has exactly one member of every claim. Groups are told apart by their names: where there are two of a claim, one is of an earlier group of that name.
+func (s *selection) whole(members map[string]int) bool {
+	return !slices.ContainsFunc(s.claims, func(claim *corev1.PersistentVolumeClaim) bool { return members[claim.Name] != 1 })
 }

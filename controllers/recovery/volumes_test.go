@@ -90,13 +90,15 @@ func TestKeepOneGroup(t *testing.T) {
 		// want are the snapshots that are left of each; nil if there is no group.
 		want []string
 	}{
-		"no group":                            {data: []candidate{taken("d", 1, "")}, log: []candidate{taken("l", 1, "")}},
-		"a group without one of the claims":   {data: []candidate{taken("d", 1, "g")}, log: []candidate{taken("l", 1, "")}},
-		"a group":                             {data: []candidate{taken("d", 1, "g"), taken("d9", 9, "")}, log: []candidate{taken("l", 1, "g")}, want: []string{"d", "l"}},
-		"the younger of two groups":           {data: []candidate{taken("d1", 1, "g1"), taken("d2", 2, "g2")}, log: []candidate{taken("l1", 1, "g1"), taken("l2", 2, "g2")}, want: []string{"d2", "l2"}},
-		"a younger group that is not whole":   {data: []candidate{taken("d1", 1, "g1"), taken("d2", 2, "g2")}, log: []candidate{taken("l1", 1, "g1")}, want: []string{"d1", "l1"}},
-		"never members of different groups":   {data: []candidate{taken("d1", 1, "g1")}, log: []candidate{taken("l2", 2, "g2")}},
-		"judged by the oldest of its members": {data: []candidate{taken("d1", 5, "g1"), taken("d2", 4, "g2")}, log: []candidate{taken("l1", 1, "g1"), taken("l2", 4, "g2")}, want: []string{"d2", "l2"}},
+		"no group":                                        {data: []candidate{taken("d", 1, "")}, log: []candidate{taken("l", 1, "")}},
+		"a group without one of the claims":               {data: []candidate{taken("d", 1, "g")}, log: []candidate{taken("l", 1, "")}},
+		"a group":                                         {data: []candidate{taken("d", 1, "g"), taken("d9", 9, "")}, log: []candidate{taken("l", 1, "g")}, want: []string{"d", "l"}},
+		"the younger of two groups":                       {data: []candidate{taken("d1", 1, "g1"), taken("d2", 2, "g2")}, log: []candidate{taken("l1", 1, "g1"), taken("l2", 2, "g2")}, want: []string{"d2", "l2"}},
+		"a younger group that is not whole":               {data: []candidate{taken("d1", 1, "g1"), taken("d2", 2, "g2")}, log: []candidate{taken("l1", 1, "g1")}, want: []string{"d1", "l1"}},
+		"never members of different groups":               {data: []candidate{taken("d1", 1, "g1")}, log: []candidate{taken("l2", 2, "g2")}},
+		"two members of one claim, and none of the other": {data: []candidate{taken("d1", 1, "g"), taken("d2", 2, "g")}, log: []candidate{taken("l", 1, "")}},
+		"an earlier group of the same name":               {data: []candidate{taken("d1", 1, "g"), taken("d2", 2, "g")}, log: []candidate{taken("l", 2, "g")}},
+		"judged by the oldest of its members":             {data: []candidate{taken("d1", 5, "g1"), taken("d2", 4, "g2")}, log: []candidate{taken("l1", 1, "g1"), taken("l2", 4, "g2")}, want: []string{"d2", "l2"}},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
