@@ -263,12 +263,12 @@ func openRecords(ctx context.Context) *scenario.Shop {
 	GinkgoHelper()
 	name := "records-" + rand.String(6)
 	home := &scenario.Shop{Namespace: name, ResponderName: name + "-responder", ApproverName: name + "-approver", WaiverName: name + "-waiver"}
-	for who, config := range map[*client.Client]*rest.Config{
+	for who, config := range map[*client.WithWatch]*rest.Config{
 		&home.Admin: server.RESTConfig, &home.Responder: server.Impersonate(home.ResponderName), &home.Approver: server.Impersonate(home.ApproverName),
 		&home.Waiver: server.Impersonate(home.WaiverName),
 	} {
 		var err error
-		*who, err = client.New(config, client.Options{Scheme: controllers.NewScheme()})
+		*who, err = client.NewWithWatch(config, client.Options{Scheme: controllers.NewScheme()})
 		Expect(err).NotTo(HaveOccurred())
 	}
 	class := &snapshotv1.VolumeSnapshotClass{

@@ -20,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -51,7 +52,7 @@ const DBClaim = "data-db-0"
 type Shop struct {
 	Namespace string
 	// Admin is the cluster's administrator; Responder, Approver and Waiver hold the roles of config/rbac in the namespace.
-	Admin, Responder, Approver, Waiver, Lead client.Client
+	Admin, Responder, Approver, Waiver, Lead client.WithWatch
 	// ResponderName and so on are their user names.
 	ResponderName, ApproverName, WaiverName, LeadName string
 }
@@ -62,12 +63,12 @@ func Open(ctx context.Context, server *cluster.Cluster, namespace string) (*Shop
 		Namespace: namespace, ResponderName: namespace + "-responder", ApproverName: namespace + "-approver", WaiverName: namespace + "-waiver",
 		LeadName: namespace + "-lead",
 	}
-	for who, config := range map[*client.Client]*rest.Config{
+	for who, config := range map[*client.WithWatch]*rest.Config{
 		&s.Admin: server.RESTConfig, &s.Responder: server.Impersonate(s.ResponderName), &s.Approver: server.Impersonate(s.ApproverName),
 		&s.Waiver: server.Impersonate(s.WaiverName), &s.Lead: server.Impersonate(s.LeadName),
 	} {
 		var err error
-		if *who, err = client.New(config, client.Options{Scheme: controllers.NewScheme()}); err != nil {
+		if *who, err = client.NewWithWatch(config, client.Options{Scheme: controllers.NewScheme()}); err != nil {
 			return nil, err
 		}
 	}
@@ -273,24 +274,53 @@ func (s *Shop) Incident(ctx context.Context, name string) (*v1alpha1.Incident, e
 	return &inc, err
 }
 
-// Await waits until the Incident, read anew, satisfies the condition, and returns it. Before that it has to be observed at its current generation.
+// Await waits until the Incident satisfies the condition, and returns it. Before that it has to be observed at its current generation. It is watched: many wait at a time, and to ask for a large object again and again
+// would be most of the work there is.
 func (s *Shop) Await(ctx context.Context, name string, what string, ok func(*v1alpha1.Incident) bool) (*v1alpha1.Incident, error) {
+	ctx, cancel := context.WithTimeout(ctx, Patience)
+	defer cancel()
 	var last *v1alpha1.Incident
-	err := eventually(ctx, func(ctx context.Context) error {
-		inc, err := s.Incident(ctx, name)
+	failure := errors.New("there is no such Incident")
+	for ctx.Err() == nil {
+		changes, err := s.Admin.Watch(ctx, &v1alpha1.IncidentList{}, client.InNamespace(s.Namespace), client.MatchingFields{"metadata.name": name}) // begins with what is there
 		if err != nil {
-			return err
+			failure = err
+			time.Sleep(pause)
+			continue
 		}
-		last = inc
-		if inc.Status.ObservedGeneration != inc.Generation || !ok(inc) {
-			return fmt.Errorf("incident %s is not yet %s: %s", name, what, Conditions(inc))
+		for open := true; open; {
+			last, open = latest(changes, last)
+			if last != nil && last.Status.ObservedGeneration == last.Generation && ok(last) {
+				changes.Stop()
+				return last, nil
+			}
 		}
-		return nil
-	})
-	if err != nil && last != nil {
-		err = fmt.Errorf("awaiting that incident %s is %s: %w; when last seen:%s", name, what, err, Conditions(last))
+		changes.Stop()
 	}
-	return last, err
+	if last == nil {
+		return nil, fmt.Errorf("awaiting that incident %s is %s: %w", name, what, failure)
+	}
+	return last, fmt.Errorf("awaiting that incident %s is %s: %w; when last seen:%s", name, what, ctx.Err(), Conditions(last))
+}
+
+// pause is how long it is until what is asked for again and again is asked for again.
+const pause = 100 * time.Millisecond
+
+// latest is the Incident as the next change leaves it, or after a while as it was: what is waited for may depend on more than the Incident. It reports whether there may be other changes.
+func latest(changes watch.Interface, before *v1alpha1.Incident) (*v1alpha1.Incident, bool) {
+	select {
+	case change, open := <-changes.ResultChan():
+		inc, isIncident := change.Object.(*v1alpha1.Incident)
+		switch {
+		case change.Type == watch.Deleted:
+			return nil, open
+		case isIncident:
+			return inc, open
+		}
+		return before, false
+	case <-time.After(10 * pause):
+		return before, true
+	}
 }
 
 // Is reports whether a condition of the Incident is True.
@@ -432,7 +462,7 @@ func (s *Shop) edit(ctx context.Context, who client.Client, name string, change 
 
 func eventually(ctx context.Context, check func(context.Context) error) error {
 	var last error
-	err := wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, Patience, true, func(ctx context.Context) (bool, error) {
+	err := wait.PollUntilContextTimeout(ctx, pause, Patience, true, func(ctx context.Context) (bool, error) {
 		last = check(ctx)
 		return last == nil, nil
 	})
