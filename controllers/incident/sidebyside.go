@@ -13,7 +13,7 @@ import (
 	"cofferdam.dev/cofferdam/controllers/recovery"
 )
 
-// sideBySide runs steps in their order. While one of them waits for the API server to answer a write, the next goes on, so that what is independent in the plan is not done one after the other. Everything else
+// sideBySide runs steps in their order. While one of them waits for the API server to answer a patch, the next goes on, so that what is independent in the plan is not done one after the other. Everything else
 // of a step happens while no other one does anything: what it decides on, and what it notes, is never seen half-done.
 func sideBySide(ctx context.Context, x *recovery.Execution, steps []v1alpha1.RecoveryStep, runnable []int) ([]recovery.Outcome, []error) {
 	outcomes, errs := make([]recovery.Outcome, len(runnable)), make([]error, len(runnable))
@@ -25,7 +25,7 @@ func sideBySide(ctx context.Context, x *recovery.Execution, steps []v1alpha1.Rec
 		step := steps[i]
 		if !writesMuch(step) {
 			turn.Lock()
-			outcomes[n], errs[n] = recovery.Run(ctx, x, step)
+			outcomes[n], errs[n] = guardedStep(ctx, x, step)
 			turn.Unlock()
 			continue
 		}
@@ -59,18 +59,22 @@ func guardedStep(ctx context.Context, x *recovery.Execution, step v1alpha1.Recov
 	return recovery.Run(ctx, x, step)
 }
 
-// letting lets others have their turn while a write is under way.
+// letting lets others have their turn while a workload is patched. Other writes come right before a patch, as the deletion of the pod whose name is needed does: whatever comes in between gives Kubernetes time to
+// start one more pod from the template that is about to be changed.
 type letting struct {
 	writer recovery.Writer
 	turn   *sync.Mutex
 	once   sync.Once
-	// first is closed when the step's first write is under way, or when it has ended.
+	// first is closed when the step's first patch is under way, or when it has ended.
 	first chan struct{}
 }
 
 func (l *letting) begun() { l.once.Do(func() { close(l.first) }) }
 
 func (l *letting) Write(ctx context.Context, op v1alpha1.PlannedAction, fn func(context.Context, client.Client) error) error {
+	if op.Verb != "patch" {
+		return l.writer.Write(ctx, op, fn)
+	}
 	return l.writer.Write(ctx, op, func(ctx context.Context, c client.Client) error {
 		l.turn.Unlock()
 		defer l.turn.Lock()
