@@ -32,10 +32,12 @@ const (
 const (
 	trackingID    = "argocd.argoproj.io/tracking-id"
 	instanceLabel = "app.kubernetes.io/instance"
-	kustomizeName = "kustomize.toolkit.fluxcd.io/name"
-	kustomizeNS   = "kustomize.toolkit.fluxcd.io/namespace"
-	helmName      = "helm.toolkit.fluxcd.io/name"
-	helmNS        = "helm.toolkit.fluxcd.io/namespace"
+	// ownInstanceLabel is what Argo CD's documentation advises to use instead (application.instanceLabelKey), since Helm charts set the other one.
+	ownInstanceLabel = "argocd.argoproj.io/instance"
+	kustomizeName    = "kustomize.toolkit.fluxcd.io/name"
+	kustomizeNS      = "kustomize.toolkit.fluxcd.io/namespace"
+	helmName         = "helm.toolkit.fluxcd.io/name"
+	helmNS           = "helm.toolkit.fluxcd.io/namespace"
 )
 
 var groups = map[string]string{
@@ -96,8 +98,12 @@ func Claims(kind string, obj metav1.Object) []Claim {
 	labels := obj.GetLabels()
 	if app, ok := tracked(obj.GetAnnotations()[trackingID], self); ok {
 		add(app, true)
-	} else if name := labels[instanceLabel]; name != "" {
-		add(Ref{Kind: Application, Name: name}, false)
+	} else {
+		for _, key := range []string{instanceLabel, ownInstanceLabel} {
+			if name := labels[key]; name != "" {
+				add(application(name), false)
+			}
+		}
 	}
 	if name := labels[kustomizeName]; name != "" {
 		add(Ref{Kind: Kustomization, Namespace: labels[kustomizeNS], Name: name}, true)
@@ -118,10 +124,15 @@ func tracked(id string, self Ref) (Ref, bool) {
 	if kind != self.Kind || parts[2] != self.Namespace+"/"+self.Name {
 		return Ref{}, false
 	}
-	if ns, name, ok := strings.Cut(parts[0], "_"); ok {
-		return Ref{Kind: Application, Namespace: ns, Name: name}, true
+	return application(parts[0]), true
+}
+
+// application is the Application that Argo CD calls "<namespace>_<name>", or, in its own namespace, "<name>".
+func application(id string) Ref {
+	if ns, name, ok := strings.Cut(id, "_"); ok {
+		return Ref{Kind: Application, Namespace: ns, Name: name}
 	}
-	return Ref{Kind: Application, Name: parts[0]}, true
+	return Ref{Kind: Application, Name: id}
 }
 
 // Lists reports whether an Application says that it manages the object. One that says nothing of its resources yet may.

@@ -48,6 +48,8 @@ func TestClaims(t *testing.T) {
 			"Deployment", `metadata: {namespace: shop, name: web, labels: {app.kubernetes.io/instance: release}, annotations: {argocd.argoproj.io/tracking-id: "web-app:apps/Deployment:shop/web"}}`,
 			[]Claim{{Ref{Application, "", "web-app"}, true}},
 		},
+		"the label that Argo CD advises": {"Deployment", `metadata: {namespace: shop, name: web, labels: {app.kubernetes.io/instance: release, argocd.argoproj.io/instance: teams_web-app}}`,
+			[]Claim{{Ref{Application, "", "release"}, false}, {Ref{Application, "teams", "web-app"}, false}}},
 		"Flux": {"Deployment", `metadata: {namespace: shop, name: web, labels: {kustomize.toolkit.fluxcd.io/name: apps, kustomize.toolkit.fluxcd.io/namespace: flux-system, helm.toolkit.fluxcd.io/name: web, helm.toolkit.fluxcd.io/namespace: shop}}`,
 			[]Claim{{Ref{Kustomization, "flux-system", "apps"}, true}, {Ref{HelmRelease, "shop", "web"}, true}}},
 		"a Kustomization that applies itself": {Kustomization, `metadata: {namespace: flux-system, name: flux-system, labels: {kustomize.toolkit.fluxcd.io/name: flux-system, kustomize.toolkit.fluxcd.io/namespace: flux-system}}`, nil},
@@ -119,7 +121,15 @@ func TestPauseAndResume(t *testing.T) {
 func pauseAndResume(t *testing.T, object *unstructured.Unstructured, without bool) {
 	t.Helper()
 	lease := Lease{Incident: "shop/miner", UID: "inc", Reason: "a miner", Since: metav1.Unix(1, 0), Expires: metav1.Unix(2, 0)}
-	before, was := object.DeepCopy(), Record(object)
+	before := object.DeepCopy()
+	recorded, err := json.Marshal(Record(object)) // as it is kept in status
+	if err != nil {
+		t.Fatal(err)
+	}
+	var was Before
+	if err := json.Unmarshal(recorded, &was); err != nil {
+		t.Fatal(err)
+	}
 	pause, err := PausePatch(object, "child", lease, without)
 	if err != nil {
 		t.Fatal(err)

@@ -38,7 +38,7 @@ func ReadLease(obj metav1.Object) (Lease, bool) {
 // Before is what a manager had before it was paused.
 type Before struct {
 	// Automated is spec.syncPolicy.automated of an Application, null if it had none.
-	Automated map[string]any `json:"automated,omitempty"`
+	Automated map[string]any `json:"automated,omitzero"`
 	// Ignores says that an ApplicationSet had spec.ignoreApplicationDifferences.
 	Ignores bool `json:"ignores,omitempty"`
 	// Suspend is spec.suspend of Flux, null if it was not set.

@@ -56,7 +56,7 @@ func (s *scope) closeSteps(ctx context.Context) (waiting string, err error) {
 	if why := cmp.Or(s.books.trouble(), s.evidenceWait); why != "" {
 		return why, nil
 	}
-	if what := recovery.Exchanging(s.journal); what != "" {
+	if what := s.exchanging(); what != "" {
 		return fmt.Sprintf("waits until %s; see status.recovery.steps", what), nil
 	}
 	for _, e := range s.next.Evidence {

@@ -35,7 +35,7 @@ const choicePoll = 10 * time.Second
 // recover executes the recovery plan.
 func (s *scope) recover(ctx context.Context) error {
 	switch {
-	case s.finishing() && s.next.Recovery != nil && recovery.Exchanging(s.journal) != "":
+	case s.finishing() && s.exchanging() != "":
 		// A claim that is missing at the moment is put back.
 	case s.incident.Spec.Goal != v1alpha1.GoalRecover:
 		return nil
@@ -67,6 +67,15 @@ func (s *scope) recover(ctx context.Context) error {
 
 // finishing says that nothing new of the recovery is begun: the Incident is to be closed, or its declarer has lost the right to what the recovery does.
 func (s *scope) finishing() bool { return s.closing() || s.unauthorised() }
+
+// exchanging says what an exchange of volumes that is under way waits for, or "". One whose step people have skipped is theirs.
+func (s *scope) exchanging() string {
+	rec := s.next.Recovery
+	if rec == nil || len(recovery.Exchangers(rec.Plan, rec.Steps)) == 0 {
+		return ""
+	}
+	return recovery.Exchanging(s.journal)
+}
 
 // pending says which pods are not yet quarantined: recovery does not start before containment is in place.
 func (s *scope) pending() string {

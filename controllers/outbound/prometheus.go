@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/api"
@@ -30,13 +31,17 @@ func (c *Caller) Query(ctx context.Context, e *v1alpha1.Endpoint, query string, 
 	if err != nil {
 		return nil, fmt.Errorf("preparing the client of Prometheus %s: %w", e.Name, err)
 	}
-	result, _, _, err := promv1.NewAPI(prometheus).Query(ctx, query, at, promv1.WithTimeout(Limit))
+	result, warnings, _, err := promv1.NewAPI(prometheus).Query(ctx, query, at, promv1.WithTimeout(Limit))
 	if err != nil {
 		return nil, told(err)
 	}
+	if len(warnings) > 0 {
+		// What is behind Prometheus may answer in part, and what is missing is what would say no.
+		return nil, fmt.Errorf("the answer is not taken, because it may not be whole: %s", strings.Join(warnings, "; "))
+	}
 	switch v := result.(type) {
 	case model.Vector:
-		return samples(v), nil
+		return samples(v)
 	case *model.Scalar:
 		return []Sample{{Value: float64(v.Value)}}, nil
 	}
@@ -58,14 +63,18 @@ func told(err error) error {
 	return err
 }
 
-func samples(vector model.Vector) []Sample {
+// samples are the samples of a vector. A histogram has no value that could be compared.
+func samples(vector model.Vector) ([]Sample, error) {
 	out := make([]Sample, 0, len(vector))
 	for _, s := range vector {
+		if s.Histogram != nil {
+			return nil, RefusedError{Why: fmt.Sprintf("the query yields a histogram, %s, which has no value: use histogram_quantile or histogram_count", s.Metric)}
+		}
 		labels := map[string]string{}
 		for name, value := range s.Metric {
 			labels[string(name)] = string(value)
 		}
 		out = append(out, Sample{Value: float64(s.Value), Labels: labels})
 	}
-	return out
+	return out, nil
 }

@@ -26,6 +26,8 @@ func TestQuery(t *testing.T) {
 		"gone":   `{"status":"success","data":{"resultType":"vector","result":[]}}`,
 		"scalar": `{"status":"success","data":{"resultType":"scalar","result":[1700000000,"3"]}}`,
 		"range":  `{"status":"success","data":{"resultType":"matrix","result":[{"metric":{},"values":[[1700000000,"1"]]}]}}`,
+		"partly": `{"status":"success","warnings":["store was down"],"data":{"resultType":"vector","result":[{"metric":{"job":"web"},"value":[1700000000,"1"]}]}}`,
+		"spread": `{"status":"success","data":{"resultType":"vector","result":[{"metric":{"job":"web"},"histogram":[1700000000,{"count":"4","sum":"2","buckets":[[0,"0","1","4"]]}]}]}}`,
 		"long":   `{"status":"success","data":{"resultType":"string","result":[1700000000,"` + strings.Repeat("x", maxAnswer) + `"]}}`,
 	}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -54,6 +56,8 @@ func TestQuery(t *testing.T) {
 		"gone":      {want: []Sample{}},
 		"scalar":    {want: []Sample{{Value: 3}}},
 		"range":     {refused: true},
+		"partly":    {unknown: true},
+		"spread":    {refused: true},
 		"long":      {unknown: true},
 		"((":        {refused: true},
 		"down":      {unknown: true},

@@ -64,7 +64,9 @@ func nextOldPod(pods []*corev1.Pod, w *workload) *corev1.Pod {
 		// With OrderedReady the controller waits for a pod that will never be ready again.
 		old = slices.DeleteFunc(old, func(p *corev1.Pod) bool { return !w.ordered || isReady(p) })
 	}
-	if underWay || len(old) == 0 || len(pods) < int(w.wanted) {
+	// Where the controller waits for a broken pod, it creates none behind it: those are missing, and not under way.
+	missing := len(pods) < int(w.wanted) && (w.onDelete || !w.ordered)
+	if underWay || len(old) == 0 || missing {
 		return nil
 	}
 	return slices.MaxFunc(old, func(a, b *corev1.Pod) int {

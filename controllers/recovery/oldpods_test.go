@@ -29,6 +29,8 @@ func TestNextOldPod(t *testing.T) {
 		"the next":                                     {onDelete: true, pods: []*corev1.Pod{old("db-0"), fresh("db-1")}, want: "db-0"},
 		"those of a rolling update go by themselves":   {ordered: true, pods: []*corev1.Pod{old("db-0"), old("db-1")}},
 		"but not behind one that is never ready again": {ordered: true, pods: []*corev1.Pod{old("db-0"), old("db-1", notReady)}, want: "db-1"},
+		"nor where those behind it are not created":    {ordered: true, pods: []*corev1.Pod{old("db-0", notReady)}, want: "db-0"},
+		"nor while another one is on its way":          {ordered: true, pods: []*corev1.Pod{old("db-0", notReady), fresh("db-1", notReady)}},
 		"unless they are replaced side by side":        {pods: []*corev1.Pod{old("db-0"), old("db-1", notReady)}},
 	}
 	for name, tc := range cases {

@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
+	"cofferdam.dev/cofferdam/controllers/gitops"
 )
 
 // The operator may patch Secrets where somebody lets it, and never reads them: config/rbac/secret_rotation_role.yaml. It sees an object's metadata in the answer to a patch that changes nothing, and asks the API server to answer
@@ -71,10 +72,26 @@ func (r *rotation) chooseGenerated(ctx context.Context) ([]v1alpha1.StepChoice, 
 		case err != nil:
 			return nil, "", fmt.Errorf("looking whether the operator may %s: %w", what, err)
 		}
+		if keeper := keeperOf(m); keeper != "" {
+			return nil, fmt.Sprintf("%s %s/%s is kept by %s, which would put the old values back: have it rotated there, or by what the step offers for its kind", secretKind, ref.Namespace, ref.Name, keeper), nil
+		}
 		ref.UID = string(m.UID)
 		out = append(out, r.choice(ref, "%d entries get new random values", len(secret.Keys)))
 	}
 	return out, "", nil
+}
+
+// keeperOf is what writes the values of a Secret again and again, as far as its metadata tells for certain, or "".
+func keeperOf(m *metav1.PartialObjectMetadata) string {
+	if owner := metav1.GetControllerOf(m); owner != nil {
+		return owner.Kind + " " + owner.Name
+	}
+	for _, claim := range gitops.Claims(secretKind, m) {
+		if claim.Certain {
+			return claim.Manager.String()
+		}
+	}
+	return ""
 }
 
 // generate replaces the entries once. That it has done so is in an annotation, written in the same patch.
@@ -95,6 +112,9 @@ func (r *rotation) generate(ctx context.Context, ref v1alpha1.ObjectRef, secret 
 	}
 	if m.Annotations[v1alpha1.RotationAnnotation] == r.id {
 		return done("%s has %d new values", name, len(secret.Keys)), r.renewed(v1alpha1.ActionRotateSecret, ref, was)
+	}
+	if !was.At.IsZero() {
+		return failed("%s was written by somebody else after it was rotated, and what it has now is not known: retry the step, which rotates it once more, when nothing else rotates or restores it", name), nil
 	}
 	detail := fmt.Sprintf("replace %d entries by random values", len(secret.Keys))
 	if !r.x.Journal.IntendAnew(v1alpha1.ActionRotateSecret, ref, detail) {

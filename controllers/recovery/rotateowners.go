@@ -206,8 +206,11 @@ func (r *rotation) chooseCertificates(ctx context.Context) ([]v1alpha1.StepChoic
 		}
 		rotationPolicy, _, _ := unstructured.NestedString(u.Object, "spec", "privateKey", "rotationPolicy")
 		key := "with a new key"
-		if rotationPolicy == "Never" {
+		switch rotationPolicy {
+		case "Never":
 			key = "with the SAME key, because its rotationPolicy is Never"
+		case "":
+			key = "with a new key from cert-manager 1.18 on, and with the SAME key before: set its spec.privateKey.rotationPolicy to Always to be sure"
 		}
 		out = append(out, r.choice(ref, "issued anew into Secret %s, %s", secretOf(u), key))
 	}

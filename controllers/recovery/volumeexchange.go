@@ -256,7 +256,7 @@ func Exchanging(j *journal.Journal) string {
 func Exchangers(plan v1alpha1.RecoveryPlanSpec, status []v1alpha1.StepStatus) []int {
 	var out []int
 	for i, step := range plan.Steps {
-		if step.RestoreVolumes != nil && !Settled(status[i].State) && status[i].State != v1alpha1.StepPending {
+		if step.RestoreVolumes != nil && !Settled(status[i].State) && (status[i].State != v1alpha1.StepPending || status[i].Tries > 0) {
 			out = append(out, i)
 		}
 	}

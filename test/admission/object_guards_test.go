@@ -276,3 +276,40 @@ var _ = Describe("The marks of quarantine on pods", func() {
 		Expect(admin.Delete(ctx, pod, client.GracePeriodSeconds(0))).To(Succeed())
 	})
 })
+
+var _ = Describe("The Jobs of a recovery", func() {
+	marked := func(labels ...string) *batchv1.Job {
+		pod := Pod(shop, fresh(), "app", "job")
+		pod.Spec.RestartPolicy = corev1.RestartPolicyNever
+		job := &batchv1.Job{ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: fresh(), Labels: map[string]string{"tier": "back"}}, Spec: batchv1.JobSpec{Template: corev1.PodTemplateSpec{Spec: pod.Spec}}}
+		for i := 0; i+1 < len(labels); i += 2 {
+			job.Labels[labels[i]] = labels[i+1]
+		}
+		return job
+	}
+	const (
+		owner, step = "containment.cofferdam.dev/incident-uid", "containment.cofferdam.dev/recovery-step"
+		alone       = "are put on and taken off Jobs by the Cofferdam operator alone"
+	)
+
+	It("are made by the operator alone, and are otherwise anybody's", func(ctx context.Context) {
+		for _, labels := range [][]string{{owner, "uid"}, {step, "migrate"}} {
+			Expect(admin.Create(ctx, marked(labels...), client.DryRunAll)).To(refusedWith(alone))
+			Expect(operator.Create(ctx, marked(labels...), client.DryRunAll)).To(Succeed())
+		}
+		Expect(admin.Create(ctx, marked(), client.DryRunAll)).To(Succeed())
+
+		job := marked(owner, "uid")
+		job.Spec.Suspend = new(true)
+		Expect(operator.Create(ctx, job)).To(Succeed())
+		DeferCleanup(func(ctx context.Context) { Expect(admin.Delete(ctx, job)).To(Succeed()) })
+		for patch, want := range map[string]OmegaMatcher{
+			`{"metadata":{"labels":{"containment.cofferdam.dev/incident-uid":null}}}`:       refusedWith(alone),
+			`{"metadata":{"labels":{"containment.cofferdam.dev/incident-uid":"another"}}}`:  refusedWith(alone),
+			`{"metadata":{"labels":{"containment.cofferdam.dev/recovery-step":"migrate"}}}`: refusedWith(alone),
+			`{"metadata":{"labels":{"tier":"front"}},"spec":{"suspend":false}}`:             Succeed(),
+		} {
+			Expect(admin.Patch(ctx, job.DeepCopy(), client.RawPatch(types.MergePatchType, []byte(patch)), client.DryRunAll)).To(want, patch)
+		}
+	})
+})
