@@ -106,6 +106,9 @@ func Of(ctx context.Context, c client.Client, key client.ObjectKey, now time.Tim
 	return p, nil
 }
 
+// probeImage stands for the operator's image.
+const probeImage = "cofferdam.dev/cofferdam/manager"
+
 // begin resolves the plan. It returns nil when nothing can be said of its steps.
 func (p *Preview) begin(ctx context.Context, c client.Client, inc *v1alpha1.Incident, now metav1.Time) (*recovery.Execution, error) {
 	x := &recovery.Execution{
@@ -115,6 +118,8 @@ func (p *Preview) begin(ctx context.Context, c client.Client, inc *v1alpha1.Inci
 		Leaks: func(*corev1.Pod, *networkingv1.NetworkPolicy) []string { return nil },
 		// Nor is it known here what the declarer may do.
 		May: func(context.Context, authorizationv1.ResourceAttributes) (bool, error) { return true, nil },
+		// Nor with which image the operator probes: it is its own.
+		ProbeImage: probeImage,
 	}
 	if inc.Status.Policy != nil {
 		x.Policy = inc.Status.Policy.Spec

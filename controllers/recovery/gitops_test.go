@@ -18,6 +18,7 @@ import (
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
 	"cofferdam.dev/cofferdam/controllers/gitops"
+	"github.com/google/go-cmp/cmp"
 )
 
 // argo is an object of Argo CD in namespace "argocd" that an Application applies, if that has a name.
@@ -227,5 +228,58 @@ func TestOverride(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Whatever decides on the images of a workload is asked who applies it: the object that has the template, the Rollout that refers to it, and the owner that the plan changes.
+func TestDecisiveObjects(t *testing.T) {
+	owner := &unstructured.Unstructured{}
+	owner.SetAPIVersion("example.com/v1")
+	owner.SetKind("Database")
+	owner.SetNamespace("shop")
+	owner.SetName("main")
+	owner.SetUID("main")
+	set := &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "db", OwnerReferences: []metav1.OwnerReference{
+		{APIVersion: "example.com/v1", Kind: "Database", Name: "main", UID: "main", Controller: new(true)},
+	}}}
+	rollout := &unstructured.Unstructured{}
+	rollout.SetKind("Rollout")
+	rollout.SetName("web")
+	kept := v1alpha1.KnownGoodImages{Workload: v1alpha1.WorkloadRef{Kind: "StatefulSet", Name: "db"}, Owner: v1alpha1.WorkloadOwner{APIVersion: "example.com/v1", Kind: "Database", Name: "main"}}
+	for name, tc := range map[string]struct {
+		workload *workload
+		want     []string
+	}{
+		"a Deployment": {&workload{ref: v1alpha1.ObjectRef{Kind: "Deployment", Namespace: "shop", Name: "web"}, object: &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: "web"}}}, []string{"Deployment web"}},
+		"a Rollout that refers to a Deployment": {
+			&workload{ref: v1alpha1.ObjectRef{Kind: "Rollout", Namespace: "shop", Name: "web"}, object: &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: "template"}}, self: rollout},
+			[]string{"Deployment template", "Rollout web"},
+		},
+		"a StatefulSet that an operator keeps": {&workload{ref: v1alpha1.ObjectRef{Kind: "StatefulSet", Namespace: "shop", Name: "db"}, object: set}, []string{"StatefulSet db", "Database main"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			x, _ := execution(incident(nil))
+			x.Reader = fake.NewClientBuilder().WithScheme(runtime.NewScheme()).WithObjects(owner).Build()
+			x.Plan.Images = []v1alpha1.KnownGoodImages{kept}
+			got, why, err := decisiveObjects(t.Context(), x, tc.workload)
+			if err != nil || why != "" {
+				t.Fatal(why, err)
+			}
+			var names []string
+			for _, m := range got {
+				names = append(names, m.String())
+			}
+			if diff := cmp.Diff(tc.want, names); diff != "" {
+				t.Errorf("decisiveObjects() (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestTouchedNamesConsumers(t *testing.T) {
+	choices := []v1alpha1.StepChoice{{Consumers: []v1alpha1.ObjectRef{{Kind: "Deployment", Name: "files"}, {Kind: "Deployment", Name: "files"}}}}
+	got, _ := touched(v1alpha1.RecoveryPlanSpec{}, choices)
+	if diff := cmp.Diff([]v1alpha1.WorkloadRef{{Kind: "Deployment", Name: "files"}}, got); diff != "" {
+		t.Errorf("touched() (-want +got):\n%s", diff)
 	}
 }

@@ -34,7 +34,7 @@ const (
 type managed struct {
 	kind   string
 	object client.Object
-	// workload is set unless it is a claim.
+	// workload is the workload whose images it decides on, which may be kept by it; nil for a claim.
 	workload *workload
 }
 
@@ -63,14 +63,18 @@ func nameOf(ref v1alpha1.ObjectRef) string {
 func managedBy(ctx context.Context, x *Execution, step *v1alpha1.PauseGitOpsStep) (out []managed, why string, err error) {
 	workloads, claims := step.Workloads, []string(nil)
 	if len(workloads) == 0 {
-		workloads, claims = touched(x.Plan)
+		workloads, claims = touched(x.Plan, x.Choices)
 	}
 	for _, ref := range workloads {
 		w, why, err := readWorkload(ctx, x.Reader, x.Incident.Namespace, ref)
 		if err != nil || w == nil {
 			return nil, why, err
 		}
-		out = append(out, managed{kind: w.ref.Kind, object: w.object, workload: w})
+		decisive, why, err := decisiveObjects(ctx, x, w)
+		if err != nil || why != "" {
+			return nil, why, err
+		}
+		out = append(out, decisive...)
 	}
 	for _, name := range claims {
 		claim, err := readClaim(ctx, x, name)
@@ -84,8 +88,26 @@ func managedBy(ctx context.Context, x *Execution, step *v1alpha1.PauseGitOpsStep
 	return out, "", nil
 }
 
-// touched are the workloads and the claims that a plan is about.
-func touched(plan v1alpha1.RecoveryPlanSpec) (workloads []v1alpha1.WorkloadRef, claims []string) {
+// decisiveObjects are the objects that decide on the images of a workload: itself, a Deployment to which it refers for its template, and the owner that the plan changes. Whatever applies one of them from Git may put
+// the former images back. It says which of them is missing.
+func decisiveObjects(ctx context.Context, x *Execution, w *workload) (out []managed, why string, err error) {
+	out = append(out, managed{kind: w.changed().Kind, object: w.object, workload: w})
+	if w.self != nil {
+		out = append(out, managed{kind: w.ref.Kind, object: w.self, workload: w})
+	}
+	good := knownGood(x.Plan, w.ref.Kind, w.ref.Name)
+	if good == nil || good.Owner.Name == "" {
+		return out, "", nil
+	}
+	owner, why, err := readOwner(ctx, x, w, good.Owner)
+	if err != nil || why != "" {
+		return nil, why, err
+	}
+	return append(out, managed{kind: owner.GetKind(), object: owner, workload: w}), "", nil
+}
+
+// touched are the workloads and the claims that a plan is about, those included that are made to name other claims.
+func touched(plan v1alpha1.RecoveryPlanSpec, choices []v1alpha1.StepChoice) (workloads []v1alpha1.WorkloadRef, claims []string) {
 	add := func(ref v1alpha1.WorkloadRef) {
 		if !slices.Contains(workloads, ref) {
 			workloads = append(workloads, ref)
@@ -106,6 +128,11 @@ func touched(plan v1alpha1.RecoveryPlanSpec) (workloads []v1alpha1.WorkloadRef, 
 			}
 		case s.RestoreVolumes != nil:
 			claims = append(claims, s.RestoreVolumes.Claims...)
+		}
+	}
+	for _, choice := range choices {
+		for _, consumer := range choice.Consumers {
+			add(v1alpha1.WorkloadRef{Kind: v1alpha1.RecoverableKind(consumer.Kind), Name: consumer.Name})
 		}
 	}
 	return workloads, claims

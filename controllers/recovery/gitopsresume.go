@@ -21,7 +21,7 @@ type resumeGitOps struct{}
 
 // applied is a workload with known-good images, and the managers that apply it.
 type applied struct {
-	workload *workload
+	managed
 	good     v1alpha1.KnownGoodImages
 	managers []*manager
 }
@@ -63,10 +63,14 @@ func appliedWorkloads(ctx context.Context, x *Execution) (out []applied, manager
 		}
 		managers = append(managers, found...)
 		for _, o := range objects {
-			if o.workload == nil || knownGood(x.Plan, o.kind, o.object.GetName()) == nil {
+			if o.workload == nil {
 				continue
 			}
-			a := applied{workload: o.workload, good: *knownGood(x.Plan, o.kind, o.object.GetName())}
+			good := knownGood(x.Plan, o.workload.ref.Kind, o.workload.ref.Name)
+			if good == nil {
+				continue
+			}
+			a := applied{managed: o, good: *good}
 			for _, m := range found {
 				if slices.ContainsFunc(m.applies, func(other managed) bool { return other.object == o.object }) {
 					a.managers = append(a.managers, m)
@@ -118,7 +122,7 @@ func (x *Execution) unproven(step v1alpha1.RecoveryStep, workloads []applied) st
 			}
 			unseen := "the step has not started"
 			if !status.StartedAt.IsZero() {
-				unseen = gitops.Unseen(m.object, a.workload.ref.Kind, a.workload.ref.Namespace, a.workload.ref.Name, status.StartedAt.Time)
+				unseen = gitops.Unseen(m.object, a.kind, a.object.GetNamespace(), a.object.GetName(), status.StartedAt.Time)
 			}
 			if unseen != "" {
 				why = append(why, fmt.Sprintf("%s: %s", nameOf(m.ref()), unseen))
