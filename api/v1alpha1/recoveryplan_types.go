@@ -223,6 +223,7 @@ const (
 // +kubebuilder:validation:XValidation:rule="[has(self.rollBackImages), has(self.restoreVolumes), has(self.scale), has(self.rotateSecrets), has(self.runJob), has(self.verify), has(self.approve), has(self.notify), has(self.release), has(self.pauseGitOps), has(self.resumeGitOps)].filter(x, x).size() == 1",message="a step has exactly one of rollBackImages, restoreVolumes, scale, rotateSecrets, runJob, verify, approve, notify, release, pauseGitOps, resumeGitOps"
 // +kubebuilder:validation:XValidation:rule="!has(self.dependsOn) || !(self.name in self.dependsOn)",message="a step cannot depend on itself"
 // +kubebuilder:validation:XValidation:rule="(!has(self.approve) && !has(self.release)) || self.onFailure == 'Halt'",message="approve and release steps have onFailure Halt: containment is never lifted without an approval, and what was released is not taken back"
+// +kubebuilder:validation:XValidation:rule="!has(self.restoreVolumes) || self.onFailure != 'Continue'",message="a restoreVolumes step has onFailure Halt or Undo: what depends on it would start while some volumes are restored and others are not"
 // +kubebuilder:validation:XValidation:rule="!(self.name in ['close', 'waive-gaps', 'remove-evidence'])",message="the names close, waive-gaps and remove-evidence are reserved: approvals of these steps approve closing the Incident, waiving evidence gaps and removing evidence"
 type RecoveryStep struct {
 	// name tells the step apart from the others of the plan. It is a DNS label. "close", "waive-gaps" and "remove-evidence" are reserved.

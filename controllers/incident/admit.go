@@ -149,7 +149,11 @@ func (s *scope) untilClosed() string {
 }
 
 func (s *scope) inspect(ctx context.Context, targets []v1alpha1.ResolvedTarget) error {
-	view, err := target.Inspect(ctx, s.Client, namespacesOf(targets), targets, recovery.RecoveredBy(s.incident))
+	namespaces := namespacesOf(targets)
+	if s.incident.Spec.Goal == v1alpha1.GoalRecover && !slices.Contains(namespaces, s.incident.Namespace) {
+		namespaces = append(namespaces, s.incident.Namespace) // steps work there, and believe only pods
+	}
+	view, err := target.Inspect(ctx, s.Client, namespaces, targets, recovery.RecoveredBy(s.incident))
 	if err != nil {
 		return err
 	}

@@ -29,6 +29,9 @@ import (
 // resync is how often an open Incident is judged anew though no watch event asked for it: policies of other APIs, owners and revisions are not watched.
 const resync = time.Minute
 
+// failureRetry is how soon a pass follows one that has failed while evidence or a recovery is under way.
+const failureRetry = 5 * time.Second
+
 // Reconciler reconciles Incidents. It is safe to run in two processes at once: every write is either idempotent under a deterministic name or bound to the
 // UID and version that was read.
 type Reconciler struct {
@@ -90,9 +93,10 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		// Our copy was stale: the watch event that makes it current is on its way, and brings the next pass.
 		return ctrl.Result{RequeueAfter: retryChanged}, nil
 	}
-	if err != nil && s.collecting {
-		// Errors make the passes rarer and rarer, and evidence that is under way would come to its deadline unseen.
-		ctrl.LoggerFrom(ctx).Error(err, "The pass failed; evidence is under way, and it is tried again soon")
+	if err != nil && (s.collecting || s.recovering()) {
+		// Errors make the passes rarer and rarer: evidence that is under way would come to its deadline unseen, and so would what is observed after its release, because of a step that has nothing to do with it.
+		ctrl.LoggerFrom(ctx).Error(err, "The pass failed; evidence or a recovery is under way, and it is tried again soon")
+		s.lookAgainAfter(failureRetry)
 		err = nil
 	}
 	return ctrl.Result{RequeueAfter: s.requeueAfter, Priority: new(Priority(&inc))}, err

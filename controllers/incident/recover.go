@@ -13,6 +13,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -65,13 +66,19 @@ func (s *scope) recover(ctx context.Context) error {
 	return s.runSteps(ctx)
 }
 
+// recovering says that steps are under way, or may be.
+func (s *scope) recovering() bool {
+	rec := s.next.Recovery
+	return rec != nil && s.incident.Spec.Goal == v1alpha1.GoalRecover && !recovery.Complete(rec.Steps)
+}
+
 // finishing says that nothing new of the recovery is begun: the Incident is to be closed, or its declarer has lost the right to what the recovery does.
 func (s *scope) finishing() bool { return s.closing() || s.unauthorised() }
 
 // exchanging says what an exchange of volumes that is under way waits for, or "". One whose step people have skipped is theirs.
 func (s *scope) exchanging() string {
 	rec := s.next.Recovery
-	if rec == nil || len(recovery.Exchangers(rec.Plan, rec.Steps)) == 0 {
+	if rec == nil || len(recovery.Exchangers(s.incident, rec.Plan, rec.Steps, s.journal)) == 0 {
 		return ""
 	}
 	return recovery.Exchanging(s.journal)
@@ -167,14 +174,17 @@ func (s *scope) runSteps(ctx context.Context) error {
 	}
 	runnable := recovery.Runnable(rec.Plan, rec.Steps)
 	if s.finishing() {
-		runnable = recovery.Exchangers(rec.Plan, rec.Steps)
+		runnable = recovery.Exchangers(s.incident, rec.Plan, rec.Steps, s.journal)
 	}
 	failures := append([]error{unwatched}, s.runThese(ctx, x, runnable)...)
 	if !s.finishing() {
 		failures = append(failures, s.runNext(ctx, x, runnable)...)
 	}
 	s.endReading(reader)
-	if recovery.Complete(rec.Steps) && s.next.RecoveredAt.IsZero() {
+	switch complete := recovery.Complete(rec.Steps); {
+	case !complete:
+		s.next.RecoveredAt = metav1.Time{} // people may have had a step retried, or undone, that was settled
+	case s.next.RecoveredAt.IsZero():
 		s.next.RecoveredAt = s.now
 	}
 	return errors.Join(failures...)

@@ -5,6 +5,7 @@ import (
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
 	"cofferdam.dev/cofferdam/controllers/custody"
+	"cofferdam.dev/cofferdam/controllers/recovery"
 )
 
 // noteRecoveryTurn records that people have paused the recovery, or let it go on, since an earlier pass looked. What the ledger does not have yet is not dropped: a turn is then noted later.
@@ -29,6 +30,9 @@ func (s *scope) noteRecoveryTurn() {
 			return
 		}
 		turns = turns[1:]
+	}
+	if state == v1alpha1.RecoveryResumed && len(turns) > 0 && s.next.Recovery != nil {
+		recovery.Postpone(s.next.Recovery.Steps, s.now.Sub(turns[len(turns)-1].At.Time))
 	}
 	s.next.RecoveryTurns = append(turns, v1alpha1.RecoveryTurn{
 		At: s.now, Generation: s.incident.Generation, State: state, Author: s.incident.Spec.Recovery.Author, Reason: clip(s.incident.Spec.Recovery.Reason, maxMessage),

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
@@ -18,7 +19,6 @@ import (
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
 	"cofferdam.dev/cofferdam/controllers/gitops"
-	"github.com/google/go-cmp/cmp"
 )
 
 // argo is an object of Argo CD in namespace "argocd" that an Application applies, if that has a name.

@@ -48,6 +48,15 @@ func Advance(status v1alpha1.StepStatus, step v1alpha1.RecoveryStep, outcome Out
 	return status
 }
 
+// Postpone gives steps that have started, and have not come to an end, so much more time: in a pause nothing could go on.
+func Postpone(steps []v1alpha1.StepStatus, by time.Duration) {
+	for i := range steps {
+		if st := &steps[i]; !st.StartedAt.IsZero() && (st.State == v1alpha1.StepRunning || st.State == v1alpha1.StepOverdue) {
+			st.StartedAt = metav1.NewTime(st.StartedAt.Add(by))
+		}
+	}
+}
+
 // Deadline is when a started step becomes overdue.
 func Deadline(status v1alpha1.StepStatus, step v1alpha1.RecoveryStep) time.Time {
 	return status.StartedAt.Add(time.Duration(step.DeadlineSeconds) * time.Second)

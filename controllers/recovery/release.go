@@ -43,6 +43,9 @@ func let(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep, status *
 		return waiting("nothing is released: %s", why), nil
 	}
 	if !onceMore(x.Incident.Status.Recovery, step.Name) {
+		if why, err := notBack(ctx, x, step); err != nil || why != "" {
+			return waiting("nothing is released: %s", why), err
+		}
 		if out, err := watch(ctx, x, step); err != nil || !out.Done {
 			return out, err
 		}
@@ -56,6 +59,27 @@ func let(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep, status *
 	}
 	status.ObservedSince = x.Now
 	return waiting("%s; what was released is observed now", out.Message).after(time.Second), nil
+}
+
+// notBack says which workload of the wave does not have its known-good images, or "". A step that was to roll it back may have been skipped, or have failed where that is allowed, and a workload without pods tells nothing.
+func notBack(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep) (string, error) {
+	if step.Release.HeldPods == v1alpha1.HeldPodRestore || x.Steps == nil {
+		return "", nil // what is held was found to be clean; in a rehearsal nothing was rolled back
+	}
+	for _, ref := range Wave(x.Plan, step) {
+		good := knownGood(x.Plan, string(ref.Kind), ref.Name)
+		if good == nil || createdAnew(ref.Kind) {
+			continue
+		}
+		w, why, err := readWorkload(ctx, x.Reader, x.Incident.Namespace, ref)
+		if err != nil || w == nil {
+			return why, err
+		}
+		if !imagesMatch(*good, &w.template.Spec) {
+			return fmt.Sprintf("%s %s does not have its known-good images: have the step retried that rolls it back", ref.Kind, ref.Name), nil
+		}
+	}
+	return "", nil
 }
 
 // onceMore reports whether the step has released something that relapsed.

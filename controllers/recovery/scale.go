@@ -77,6 +77,9 @@ func scaleToZero(ctx context.Context, x *Execution, step string, w *workload) (O
 		return setReplicas(ctx, x, step, w, 0)
 	}
 	x.Journal.Done(v1alpha1.ActionScale, w.ref)
+	if !w.observed {
+		return waiting("%s: its controller has not yet seen that it is to have no replicas", name), nil
+	}
 	if left := livePods(x, w); len(left) > 0 {
 		return waiting("%s: pods have not ended: %s", name, strings.Join(left, ", ")), nil
 	}

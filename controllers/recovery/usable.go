@@ -49,6 +49,9 @@ func unsound(steps []v1alpha1.RecoveryStep) string {
 		if step.Release != nil && !slices.ContainsFunc(step.DependsOn, func(d string) bool { return approving[d] }) {
 			return fmt.Sprintf("release step %s does not depend directly on an approve step: containment is never lifted without an approval", step.Name)
 		}
+		if step.RestoreVolumes != nil && step.OnFailure == v1alpha1.OnFailureContinue {
+			return fmt.Sprintf("step %s restores volumes, and onFailure is Continue: what depends on it would start while some volumes are from before the incident, and others are not; use Halt or Undo", step.Name)
+		}
 		if step.PauseGitOps != nil && pausing != "" {
 			return fmt.Sprintf("steps %s and %s are both pauseGitOps: a plan has one, which pauses everything", pausing, step.Name)
 		}

@@ -3,6 +3,7 @@ package recovery
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -252,13 +253,37 @@ func Exchanging(j *journal.Journal) string {
 	return ""
 }
 
-// Exchangers are the indexes of the steps that exchange volumes and have begun to: an Incident is not closed while a claim is missing.
-func Exchangers(plan v1alpha1.RecoveryPlanSpec, status []v1alpha1.StepStatus) []int {
+// Exchangers are the indexes of the steps that exchange volumes and have begun to: an Incident is not closed while a claim is missing. What was given up is brought to its end only if it was given up half-way, and what
+// people had undone or skipped is theirs.
+func Exchangers(inc *v1alpha1.Incident, plan v1alpha1.RecoveryPlanSpec, status []v1alpha1.StepStatus, j *journal.Journal) []int {
 	var out []int
 	for i, step := range plan.Steps {
-		if step.RestoreVolumes != nil && !Settled(status[i].State) && (status[i].State != v1alpha1.StepPending || status[i].Tries > 0) {
+		if step.RestoreVolumes == nil {
+			continue
+		}
+		begun := false
+		switch status[i].State {
+		case v1alpha1.StepRunning, v1alpha1.StepOverdue, v1alpha1.StepUndoing:
+			begun = true
+		case v1alpha1.StepPending, v1alpha1.StepFailed:
+			begun = halfWay(inc, step, j)
+		case v1alpha1.StepSucceeded, v1alpha1.StepSkipped, v1alpha1.StepUndone:
+		}
+		if begun {
 			out = append(out, i)
 		}
 	}
 	return out
+}
+
+// halfWay reports whether an exchange of the step has begun, and has not come to its end.
+func halfWay(inc *v1alpha1.Incident, step v1alpha1.RecoveryStep, j *journal.Journal) bool {
+	if changesClaim(step) {
+		return len(j.Open(v1alpha1.ActionChangeClaim)) > 0
+	}
+	return slices.ContainsFunc(j.Open(v1alpha1.ActionReplaceClaim), func(claim v1alpha1.ObjectRef) bool {
+		return slices.ContainsFunc(step.RestoreVolumes.Claims, func(name string) bool {
+			return claim.Name == name || claim.Name == stagedPrefix+suffixOf(inc, step.Name, name)
+		})
+	})
 }

@@ -219,14 +219,20 @@ func (r *restoration) told() string {
 
 // suffix tells the objects apart that are made for a claim.
 func (r *restoration) suffix() string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%s/%s/%s", r.x.Incident.UID, r.step.Name, r.choice.Object.Name))
+	return suffixOf(r.x.Incident, r.step.Name, r.choice.Object.Name)
+}
+
+func suffixOf(inc *v1alpha1.Incident, step, claim string) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s/%s/%s", inc.UID, step, claim))
 	return hex.EncodeToString(sum[:8])
 }
+
+const stagedPrefix = "cofferdam-staged-"
 
 // stagedName is the name of the claim that the new volume is made with. Where a Deployment is to name it, it keeps that name, which says what it is for.
 func (r *restoration) stagedName() string {
 	if !changesClaim(r.step) {
-		return "cofferdam-staged-" + r.suffix()
+		return stagedPrefix + r.suffix()
 	}
 	const most, digits = 253, 8
 	tail := "-restored-" + r.suffix()[:digits]

@@ -315,6 +315,11 @@ var creations = []creation{
 		accepted: Plan(shop, "p", Approve("a"), onFailure(Release("r", "a"), "Halt"), onFailure(Verify("v", "v1", "Pod", "x", ""), "Undo")),
 	},
 	{
+		message:  "a restoreVolumes step has onFailure Halt or Undo",
+		refused:  Plan(shop, "p", onFailure(RestoreVolumes("v", nil, "data"), "Continue")),
+		accepted: Plan(shop, "p", onFailure(RestoreVolumes("v", nil, "data"), "Undo")),
+	},
+	{
 		message:  "known-good images are either listed in containers, or chosen",
 		refused:  images(Plan(shop, "p", Approve("a")), KnownGood("Deployment", "web")),
 		accepted: images(Plan(shop, "p", Approve("a")), ChosenImages("Deployment", "web"), KnownGood("Deployment", "other", "app", GoodImage)),
