@@ -211,8 +211,15 @@ var _ = Describe("Recovery", func() {
 			Expect(gone(ctx, shop, p)).To(BeFalse(), "%s is still there", p.Name)
 		}
 
-		Expect(shop.Approve(ctx, "miner", v1alpha1.WaiveStage)).To(Succeed())
-		inc = await(ctx, shop, "miner", "waiting for approval", stepIs("sign-off", v1alpha1.StepRunning))
+		// The StatefulSet's controller may start one more pod from the compromised template in the moment in which the name is free. What is not had of that one is a gap too, and is asked about anew.
+		waived := ""
+		for !stepIs("sign-off", v1alpha1.StepRunning)(inc) {
+			waived = inc.Status.GapDigest
+			Expect(shop.Approve(ctx, "miner", v1alpha1.WaiveStage)).To(Succeed())
+			inc = await(ctx, shop, "miner", "waiting for approval, or for another waiver", func(inc *v1alpha1.Incident) bool {
+				return stepIs("sign-off", v1alpha1.StepRunning)(inc) || scenario.HasReason(v1alpha1.ConditionRecovered, v1alpha1.ReasonWaitingForEvidence)(inc) && inc.Status.GapDigest != waived
+			})
+		}
 		for _, p := range originals(inc) {
 			if !gone(ctx, shop, p) {
 				c.tear(ctx, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name}})
