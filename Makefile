@@ -14,6 +14,8 @@ OVERLAY ?= default
 TESTFLAGS ?=
 # Packages that "make test" runs.
 PACKAGES ?= ./...
+# How many processes share the specs of test/lifecycle, unless TESTFLAGS are given. Each has a control plane, which takes about a gigabyte.
+PROCS ?= 3
 
 BIN := $(CURDIR)/bin
 KUBECTL ?= $(or $(shell command -v kubectl),$(BIN)/kubectl)
@@ -76,8 +78,9 @@ controlplane: ## Get etcd, kube-apiserver and the rest into bin/: about a quarte
 	cd hack && go build -o $(BIN)/controlplane ./controlplane
 	$(BIN)/controlplane build --bin $(BIN)
 
-# One package at a time: each suite has a control plane of its own. Never cached, because what a suite reads through kubectl and the
-# API server is unknown to go test.
+# One package at a time, each with a control plane of its own; the specs of a suite that waits more than it works are shared out to as many
+# processes as PROCS says, with a control plane each. Never cached, because what a suite reads through kubectl and the API server is unknown to
+# go test.
 .PHONY: test
 test: controlplane ## Run all tests; TESTFLAGS and PACKAGES narrow them.
 	@started=$$SECONDS; failed=(); number=0; logs=$$(mktemp -d); trap 'rm -rf "$$logs"' EXIT; \
@@ -86,7 +89,9 @@ test: controlplane ## Run all tests; TESTFLAGS and PACKAGES narrow them.
 	total=$$(( $${#packages[@]} + 1 )); \
 	for package in "$${packages[@]}"; do \
 	  number=$$((number + 1)); echo "[$$number/$$total] $$package"; \
-	  go test -count=1 -timeout=50m "$$package" $(TESTFLAGS) 2>&1 | tee "$$logs/$$number" || failed+=("$$package"); \
+	  run=(go test -count=1 -timeout=50m "$$package" $(TESTFLAGS)); \
+	  if [[ "$$package" == */test/lifecycle && -z "$(strip $(TESTFLAGS))" ]]; then run=(go tool ginkgo --procs=$(PROCS) --timeout=50m ./test/lifecycle); fi; \
+	  "$${run[@]}" 2>&1 | tee "$$logs/$$number" || failed+=("$$package"); \
 	  if (( $${#failed[@]} )) && [[ "$${failed[-1]}" == "$$package" ]]; then \
 	    { echo; echo "$$package:"; grep -v '^ *"msg"=' "$$logs/$$number" | grep -E -A 12 -m 8 -- '--- FAIL|\[FAILED\]|\[PANICKED\]|^panic:|\[build failed\]' | cut -c 1-400; } >> "$$logs/failures" || true; \
 	  fi; \

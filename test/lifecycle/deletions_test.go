@@ -217,7 +217,7 @@ var _ = Describe("Recovery", func() {
 			waived = inc.Status.GapDigest
 			Expect(shop.Approve(ctx, "miner", v1alpha1.WaiveStage)).To(Succeed())
 			inc = await(ctx, shop, "miner", "waiting for approval, or for another waiver", func(inc *v1alpha1.Incident) bool {
-				return stepIs("sign-off", v1alpha1.StepRunning)(inc) || scenario.HasReason(v1alpha1.ConditionRecovered, v1alpha1.ReasonWaitingForEvidence)(inc) && inc.Status.GapDigest != waived
+				return stepIs("sign-off", v1alpha1.StepRunning)(inc) || scenario.HasReason(v1alpha1.ConditionRecovered, v1alpha1.ReasonWaitingForEvidence)(inc) && inc.Status.GapDigest != waived && inc.Status.GapDigest != ""
 			})
 		}
 		for _, p := range originals(inc) {

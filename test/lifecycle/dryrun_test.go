@@ -72,7 +72,9 @@ var _ = Describe("A second look without a change", func() {
 		nudge(ctx, shop, originals(inc)[0].Name)
 		Eventually(func() int { return looks.At(inc.Namespace, inc.Name) }).WithTimeout(scenario.Patience).Should(BeNumerically(">", passes))
 		settle(ctx, inc)
-		Expect(recorder.Requests(shop.Namespace, string(inc.UID))[len(before):]).To(BeEmpty())
+		// The client writes the second of two like Events ten seconds late when the first was still on its way. A pass that has something to tell writes the status first.
+		late := func(r operator.Request) bool { return r.Verb == "patch" && strings.Contains(r.Path, "/events/") }
+		Expect(slices.DeleteFunc(recorder.Requests(shop.Namespace, string(inc.UID))[len(before):], late)).To(BeEmpty())
 	})
 })
 
