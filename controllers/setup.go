@@ -34,6 +34,7 @@ import (
 	"cofferdam.dev/cofferdam/controllers/evidence"
 	"cofferdam.dev/cofferdam/controllers/follow"
 	"cofferdam.dev/cofferdam/controllers/foreign"
+	"cofferdam.dev/cofferdam/controllers/guard"
 	"cofferdam.dev/cofferdam/controllers/image"
 	"cofferdam.dev/cofferdam/controllers/incident"
 	"cofferdam.dev/cofferdam/controllers/isolation"
@@ -177,7 +178,7 @@ func Setup(mgr ctrl.Manager, opts Options) error {
 	incidents := &incident.Reconciler{
 		Books: incident.NewBooks(stores, keys, background, opts.Clock), Background: background, Collectors: collectors(clients, logClients, opts),
 		Client: opts.Client, Live: mgr.GetAPIReader(), Cached: mgr.GetCache(), Recorder: mgr.GetEventRecorder("cofferdam"), Clock: opts.Clock,
-		Follower: follower, Index: index, Lookout: lookout.New(metadataClient, mgr.GetRESTMapper()), Tamperings: incident.NewTamperings(), Writes: incident.NewWrites(),
+		Follower: follower, Index: index, Lookout: lookout.New(metadataClient, mgr.GetRESTMapper()), Tamperings: incident.NewTamperings(), Guard: &guard.Checker{Options: guard.Options{OperatorNamespace: opts.OperatorNamespace}}, Writes: incident.NewWrites(),
 		Images: ofIncidents, Foreign: &foreign.Finder{Discovery: disco, Clock: opts.Clock}, OperatorNamespace: opts.OperatorNamespace,
 		Outbound: &outbound.Caller{Reader: mgr.GetAPIReader(), Namespace: opts.OperatorNamespace}, ProbeImage: opts.ProbeImage,
 	}
@@ -189,7 +190,7 @@ func Setup(mgr ctrl.Manager, opts Options) error {
 	if err := mgr.Add(leases); err != nil {
 		return fmt.Errorf("adding the look for leases: %w", err)
 	}
-	plans := &recoveryplan.Reconciler{Client: opts.Client, Clock: opts.Clock, Images: ofPlans}
+	plans := &recoveryplan.Reconciler{Client: opts.Client, Clock: opts.Clock, Images: ofPlans, ProbeImage: opts.ProbeImage}
 	if err := plans.SetupWithManager(mgr, opts.Controller); err != nil {
 		return fmt.Errorf("registering the RecoveryPlan controller: %w", err)
 	}

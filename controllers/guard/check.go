@@ -3,6 +3,8 @@ package guard
 import (
 	"context"
 	"fmt"
+	"slices"
+	"sync"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -10,15 +12,43 @@ import (
 
 // +kubebuilder:rbac:groups=admissionregistration.k8s.io,resources=validatingadmissionpolicies;validatingadmissionpolicybindings,verbs=get;list;watch
 
-// Check reads the cluster's admission policies and returns what is wrong with the guard. An error means that nothing is known about it.
-func Check(ctx context.Context, r client.Reader, opts Options) ([]Finding, error) {
+// Checker tells what is wrong with the guard of a cluster. It remembers what it has found: every pass asks, and the policies hardly ever change. Its methods are safe for concurrent use.
+type Checker struct {
+	Options Options
+
+	mu       sync.Mutex
+	versions []string
+	findings []Finding
+}
+
+// Check reads the cluster's admission policies, from a cache, and returns what is wrong with the guard. An error means that nothing is known about it.
+func (c *Checker) Check(ctx context.Context, cached client.Reader) ([]Finding, error) {
+	// What the cache has is only read here.
 	var policies admissionregistrationv1.ValidatingAdmissionPolicyList
-	if err := r.List(ctx, &policies); err != nil {
+	if err := cached.List(ctx, &policies, client.UnsafeDisableDeepCopy); err != nil {
 		return nil, fmt.Errorf("listing ValidatingAdmissionPolicies: %w", err)
 	}
 	var bindings admissionregistrationv1.ValidatingAdmissionPolicyBindingList
-	if err := r.List(ctx, &bindings); err != nil {
+	if err := cached.List(ctx, &bindings, client.UnsafeDisableDeepCopy); err != nil {
 		return nil, fmt.Errorf("listing ValidatingAdmissionPolicyBindings: %w", err)
 	}
-	return Examine(Shipped(opts), policies.Items, bindings.Items), nil
+	found := make([]string, 0, len(policies.Items)+len(bindings.Items)+1)
+	for i := range policies.Items {
+		found = append(found, versionOf(&policies.Items[i]))
+	}
+	for i := range bindings.Items {
+		found = append(found, versionOf(&bindings.Items[i]))
+	}
+	slices.Sort(found) // a cache has no order
+	found = append(found, "looked at")
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !slices.Equal(c.versions, found) {
+		c.findings, c.versions = Examine(Shipped(c.Options), policies.Items, bindings.Items), found
+	}
+	return c.findings, nil
+}
+
+func versionOf(obj client.Object) string {
+	return string(obj.GetUID()) + "/" + obj.GetResourceVersion()
 }

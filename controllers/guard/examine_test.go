@@ -411,10 +411,14 @@ type guards struct {
 }
 
 func (g guards) List(_ context.Context, list client.ObjectList, opts ...client.ListOption) error {
-	if len(opts) > 0 {
+	asked := client.ListOptions{}
+	asked.ApplyOptions(opts)
+	asked.UnsafeDisableDeepCopy = nil
+	if asked != (client.ListOptions{}) {
 		return errors.New("a part would hide the rest")
 	}
 	for _, p := range Shipped(Options{OperatorNamespace: g.namespace}) {
+		p.Policy.ResourceVersion, p.Binding.ResourceVersion = "of "+g.namespace, "of "+g.namespace
 		switch out := list.(type) {
 		case *admissionregistrationv1.ValidatingAdmissionPolicyList:
 			out.Items = append(out.Items, p.Policy)
@@ -446,7 +450,8 @@ func TestCheck(t *testing.T) {
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			got, err := Check(context.Background(), tc.cluster, tc.opts)
+			checker := &Checker{Options: tc.opts}
+			got, err := checker.Check(context.Background(), tc.cluster)
 			if !errors.Is(err, tc.err) || (tc.err != nil && got != nil) {
 				t.Fatalf("Check() = %v, %v, want error %v", got, err, tc.err)
 			}
@@ -536,4 +541,19 @@ func into[T any](t *testing.T, spec map[string]any) T {
 		t.Fatal(err)
 	}
 	return out
+}
+
+// What was found holds until one of the policies, or of their bindings, is another one.
+func TestCheckSeesEveryChange(t *testing.T) {
+	checker, g := &Checker{}, guards{}
+	for _, step := range []struct {
+		namespace string
+		findings  bool
+	}{{"", false}, {"", false}, {"elsewhere", true}, {"", false}} {
+		g.namespace = step.namespace
+		got, err := checker.Check(t.Context(), g)
+		if err != nil || (len(got) > 0) != step.findings {
+			t.Errorf("Check() of guards for namespace %q = %v, %v", step.namespace, got, err)
+		}
+	}
 }

@@ -20,7 +20,6 @@ import (
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
 	"cofferdam.dev/cofferdam/controllers/evidence"
-	"cofferdam.dev/cofferdam/controllers/guard"
 	"cofferdam.dev/cofferdam/controllers/isolation"
 	"cofferdam.dev/cofferdam/controllers/measure"
 	"cofferdam.dev/cofferdam/controllers/recovery"
@@ -143,7 +142,7 @@ func (s *scope) observe(ctx context.Context) error {
 		}
 		s.foreign[ns] = cmp.Or(s.Follower.Missing(), why)
 	}
-	s.findings, s.unguarded = guard.Check(ctx, s.Cached, guard.Options{OperatorNamespace: s.OperatorNamespace})
+	s.findings, s.unguarded = s.Guard.Check(ctx, s.Cached)
 	guardFindings.Set(float64(len(s.findings)))
 	return s.readOthers(ctx)
 }

@@ -20,6 +20,7 @@ import (
 	"cofferdam.dev/cofferdam/controllers/evidence"
 	"cofferdam.dev/cofferdam/controllers/follow"
 	"cofferdam.dev/cofferdam/controllers/foreign"
+	"cofferdam.dev/cofferdam/controllers/guard"
 	"cofferdam.dev/cofferdam/controllers/image"
 	"cofferdam.dev/cofferdam/controllers/isolation"
 	"cofferdam.dev/cofferdam/controllers/lookout"
@@ -49,6 +50,8 @@ type Reconciler struct {
 	Lookout    *lookout.Lookout
 	Foreign    *foreign.Finder
 	Tamperings *Tamperings
+	// Guard tells what is wrong with the admission policies.
+	Guard *guard.Checker
 	// Writes tells whether the cache is behind what this process wrote.
 	Writes *Writes
 	// Books keeps the custody ledgers, Background does what is slow outside the passes, and Collectors collect evidence, in order of volatility.

@@ -35,6 +35,9 @@ const choicePoll = 10 * time.Second
 
 // recover executes the recovery plan.
 func (s *scope) recover(ctx context.Context) error {
+	if rec := s.next.Recovery; rec != nil && !s.dryRun() {
+		recovery.LoseSight(rec.Steps, s.now, !s.Writes.knows(s.incident))
+	}
 	switch {
 	case s.finishing() && s.exchanging() != "":
 		// A claim that is missing at the moment is put back.
@@ -44,12 +47,10 @@ func (s *scope) recover(ctx context.Context) error {
 		s.planReason, s.planProblem = s.problem.Reason, s.problem.Message
 		return nil
 	}
-	if s.next.Recovery == nil || s.dryRun() {
+	begins := s.next.Recovery == nil
+	if begins || s.dryRun() {
 		if err := s.beginRecovery(ctx); err != nil || s.next.Recovery == nil {
 			return err
-		}
-		if !s.dryRun() {
-			return nil // the copy of the plan has to be durable before the first step
 		}
 	}
 	if why := s.pending(); why != "" && !s.dryRun() {
@@ -63,7 +64,7 @@ func (s *scope) recover(ctx context.Context) error {
 		}
 		return nil
 	}
-	return s.runSteps(ctx)
+	return s.runSteps(ctx, begins)
 }
 
 // recovering says that steps are under way, or may be.
@@ -114,6 +115,9 @@ func (s *scope) beginRecovery(ctx context.Context) error {
 		return nil
 	}
 	x := s.execution(&v1alpha1.RecoveryStatus{Plan: plan.Spec})
+	if !s.dryRun() {
+		x.Reader = s.read(ctx, recovery.Named(s.incident.Namespace, plan.Spec)...)
+	}
 	choices, why, err := recovery.ChooseAll(ctx, x)
 	if err != nil {
 		return err
@@ -124,6 +128,10 @@ func (s *scope) beginRecovery(ctx context.Context) error {
 		return nil
 	}
 	chosen := recovery.WithChosen(plan.Spec, choices)
+	if why := recovery.Oversized(chosen, choices); why != "" {
+		s.planReason, s.planProblem = v1alpha1.ReasonPlanInvalid, fmt.Sprintf("RecoveryPlan %s: %s", key, why)
+		return nil
+	}
 	images, verified := s.verifyImages(chosen)
 	if !verified {
 		return nil
@@ -154,15 +162,16 @@ func (s *scope) execution(rec *v1alpha1.RecoveryStatus) *recovery.Execution {
 	return x
 }
 
-// runSteps runs every step that may run now. One step's failure does not keep the others from being looked at.
-func (s *scope) runSteps(ctx context.Context) error {
+// runSteps runs every step that may run now. One step's failure does not keep the others from being looked at. In the pass in which the recovery begins, steps write nothing but their intents: the copy of the plan has to
+// be durable before the first of them does anything.
+func (s *scope) runSteps(ctx context.Context, begins bool) error {
 	rec := s.next.Recovery
 	if s.dryRun() {
 		return s.rehearse(ctx, rec)
 	}
 	rec.Steps = recovery.Intervene(rec.Plan, rec.Steps, s.incident.Spec.Interventions, s.now)
 	x := s.execution(rec)
-	reader := s.Lookout.Reader(client.ObjectKeyFromObject(s.incident), s.Client, seenAnyway)
+	reader := s.read(ctx)
 	x.Reader = reader
 	recovery.NoteApprovals(x)
 	recovery.NoteGone(x)
@@ -176,8 +185,13 @@ func (s *scope) runSteps(ctx context.Context) error {
 	if s.finishing() {
 		runnable = recovery.Exchangers(s.incident, rec.Plan, rec.Steps, s.journal)
 	}
-	failures := append([]error{unwatched}, s.runThese(ctx, x, runnable)...)
+	failures := []error{unwatched}
+	if begins {
+		runnable = nil
+	}
+	failures = append(failures, s.runThese(ctx, x, runnable)...)
 	if !s.finishing() {
+		x.Writer = foreseen{s, begins}
 		failures = append(failures, s.runNext(ctx, x, runnable)...)
 	}
 	s.endReading(reader)
@@ -188,6 +202,15 @@ func (s *scope) runSteps(ctx context.Context) error {
 		s.next.RecoveredAt = s.now
 	}
 	return errors.Join(failures...)
+}
+
+// read is what the steps of this pass read with. What they will most likely ask for is read first, several objects at a time.
+func (s *scope) read(ctx context.Context, likely ...client.Object) *lookout.Reader {
+	if s.reading == nil {
+		s.reading = s.Lookout.Reader(client.ObjectKeyFromObject(s.incident), s.Client, seenAnyway)
+		s.reading.ReadAhead(ctx, likely...)
+	}
+	return s.reading
 }
 
 // endReading ends the reading of the pass, and asks for another one where changes of that would not bring one.
@@ -216,10 +239,9 @@ func (s *scope) runThese(ctx context.Context, x *recovery.Execution, runnable []
 	return failures
 }
 
-// runNext begins, in the pass in which steps have succeeded, those that waited for them. They write nothing but their intents: that what they depend on has come true is not durable yet.
+// runNext begins, in the pass in which steps have succeeded, those that waited for them. That what they depend on has come true is not durable yet: they write nothing but what was foreseen, whose intent is.
 func (s *scope) runNext(ctx context.Context, x *recovery.Execution, ran []int) (failures []error) {
 	rec := s.next.Recovery
-	x.Writer = postponed{}
 	for {
 		var next []int
 		for _, i := range recovery.Runnable(rec.Plan, rec.Steps) {
@@ -228,18 +250,24 @@ func (s *scope) runNext(ctx context.Context, x *recovery.Execution, ran []int) (
 			}
 		}
 		if len(next) == 0 {
-			return failures
+			return append(failures, recovery.Foresee(ctx, x))
 		}
 		failures = append(failures, s.runThese(ctx, x, next)...)
 		ran = append(ran, next...)
 	}
 }
 
-// postponed leaves every write to the next pass.
-type postponed struct{}
+// foreseen changes workloads, of which every change has its intent before it, and leaves every other write to the next pass; in the pass in which the recovery begins, every write.
+type foreseen struct {
+	scope  *scope
+	begins bool
+}
 
-func (postponed) Write(context.Context, v1alpha1.PlannedAction, func(context.Context, client.Client) error) error {
-	return nil
+func (f foreseen) Write(ctx context.Context, op v1alpha1.PlannedAction, fn func(context.Context, client.Client) error) error {
+	if op.Verb != "patch" || f.begins {
+		return nil
+	}
+	return f.scope.Write(ctx, op, fn)
 }
 
 // seenAnyway says of which types every change brings a pass though no step asks for it, or which never change: the rules of a StorageClass do not.

@@ -18,6 +18,7 @@ import (
 	"cofferdam.dev/cofferdam/controllers/guard"
 	"cofferdam.dev/cofferdam/controllers/isolation"
 	"cofferdam.dev/cofferdam/controllers/journal"
+	"cofferdam.dev/cofferdam/controllers/lookout"
 	"cofferdam.dev/cofferdam/controllers/remedy"
 	"cofferdam.dev/cofferdam/controllers/target"
 )
@@ -90,6 +91,8 @@ type scope struct {
 	removalWait string
 	// written is the Incident as this pass has written it; nil if it has written no status.
 	written *v1alpha1.Incident
+	// reading is what the steps of a recovery read with; set by read.
+	reading *lookout.Reader
 	// passID tells the writes of this pass from those of any other.
 	passID string
 	// planned is what a dry run would write.
@@ -133,6 +136,11 @@ func (s *scope) Write(ctx context.Context, op v1alpha1.PlannedAction, fn func(co
 	if s.dryRun() {
 		s.planned = append(s.planned, op)
 		return nil
+	}
+	if s.reading != nil {
+		// Another step may read it while it is being changed, and must not keep what it was.
+		s.reading.Changed(op.Object.Kind, op.Object.Namespace, op.Object.Name)
+		defer s.reading.Changed(op.Object.Kind, op.Object.Namespace, op.Object.Name)
 	}
 	err := fn(ctx, s.Client)
 	s.act(op, err)

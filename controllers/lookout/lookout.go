@@ -5,7 +5,10 @@ package lookout
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
+	"time"
 
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -42,7 +45,12 @@ type Lookout struct {
 	watches map[place]*watching
 	// waits are what every Incident waits for.
 	waits map[types.NamespacedName]map[wait]bool
+	// absent are the kinds that the server was found not to serve, and when.
+	absent map[schema.GroupKind]time.Time
 }
+
+// absentFor is how long a kind that is not served is not asked for again: that takes two requests, and most clusters have none of the things that a recovery looks for everywhere.
+const absentFor = 10 * time.Second
 
 // place is a kind in a namespace, or in the cluster.
 type place struct {
@@ -64,7 +72,7 @@ type watching struct {
 
 // New returns a Lookout that reads with the client.
 func New(client metadata.Interface, mapper apimeta.RESTMapper) *Lookout {
-	return &Lookout{metadata: client, mapper: mapper, watches: map[place]*watching{}, waits: map[types.NamespacedName]map[wait]bool{}}
+	return &Lookout{metadata: client, mapper: mapper, watches: map[place]*watching{}, waits: map[types.NamespacedName]map[wait]bool{}, absent: map[schema.GroupKind]time.Time{}}
 }
 
 // Start takes the queue of the Incident controller, as a source.Source does. Watches end with the context.
@@ -76,12 +84,20 @@ func (l *Lookout) Start(ctx context.Context, queue workqueue.TypedRateLimitingIn
 }
 
 // expect notes that the Incident waits for what it is about to read. It says whether every change from now on brings a pass: not yet while the watch has just begun, and never where the operator may not watch.
-func (l *Lookout) expect(of types.NamespacedName, w wait) bool {
+// It also says whether the server does not serve the kind, as far as that was asked lately.
+func (l *Lookout) expect(of types.NamespacedName, w wait) (seen, absent bool) {
+	if l.isAbsent(w.kind.GroupKind()) {
+		return false, true
+	}
 	mapping, err := l.mapper.RESTMapping(w.kind.GroupKind(), w.kind.Version)
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if apimeta.IsNoMatchError(err) {
+		l.absent[w.kind.GroupKind()] = time.Now()
+		return false, true
+	}
 	if err != nil || l.base == nil {
-		return false
+		return false, false
 	}
 	if l.waits[of] == nil {
 		l.waits[of] = map[wait]bool{}
@@ -90,12 +106,30 @@ func (l *Lookout) expect(of types.NamespacedName, w wait) bool {
 	one := l.watches[w.place]
 	if one == nil {
 		if one = l.watch(w.place, mapping.Resource); one == nil {
-			return false
+			return false, false
 		}
 		l.watches[w.place] = one
 	}
 	one.users[of] = true
-	return one.informer.HasSynced()
+	return one.informer.HasSynced(), false
+}
+
+func (l *Lookout) isAbsent(kind schema.GroupKind) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	at, known := l.absent[kind]
+	if known && time.Since(at) > absentFor {
+		delete(l.absent, kind)
+		return false
+	}
+	return known
+}
+
+// waitsOf is what the Incident waits for.
+func (l *Lookout) waitsOf(of types.NamespacedName) []wait {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Collect(maps.Keys(l.waits[of]))
 }
 
 // watch begins to watch a place.

@@ -1,6 +1,7 @@
 package lookout
 
 import (
+	"context"
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -17,6 +18,7 @@ import (
 	"k8s.io/client-go/util/workqueue"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 )
 
@@ -208,6 +210,77 @@ func TestWhatMayNotBeWatchedIsLookedAtAgain(t *testing.T) {
 	if !b.pass(second, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web-0"}}) {
 		t.Error("what brings passes anyway is said to need a further look")
 	}
+}
+
+// Most clusters have none of the things that a recovery looks for everywhere: that takes neither requests nor further looks.
+func TestAKindThatIsNotServedIsNotAskedForInEveryPass(t *testing.T) {
+	b := newBench(t)
+	mapper := &countingMapper{RESTMapper: apimeta.NewDefaultRESTMapper(nil)}
+	b.lookout.mapper = mapper
+	for range 3 {
+		reader := b.lookout.Reader(first, b.client, func(runtime.Object) bool { return false })
+		if err := reader.List(t.Context(), &corev1.ConfigMapList{}); !apimeta.IsNoMatchError(err) {
+			t.Errorf("List() = %v", err)
+		}
+		if !reader.Done() {
+			t.Error("a further look is said to be needed")
+		}
+	}
+	if mapper.asked != 1 {
+		t.Errorf("the server was asked %d times", mapper.asked)
+	}
+}
+
+type countingMapper struct {
+	apimeta.RESTMapper
+	asked int
+}
+
+func (m *countingMapper) RESTMapping(kind schema.GroupKind, versions ...string) (*apimeta.RESTMapping, error) {
+	m.asked++
+	return m.RESTMapper.RESTMapping(kind, versions...)
+}
+
+// A workload is read once in a pass, and once more after the pass has changed it. What the last pass has read is read ahead.
+func TestAWorkloadIsReadOnce(t *testing.T) {
+	b := newBench(t)
+	reads := 0
+	web := deployment("web")
+	b.client = interceptor.NewClient(fake.NewClientBuilder().WithScheme(clientgoscheme.Scheme).WithObjects(web).Build(), interceptor.Funcs{
+		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, obj client.Object, opts ...client.GetOption) error {
+			reads++
+			return c.Get(ctx, key, obj, opts...)
+		},
+	})
+	read := func(r *Reader, want int, labels string) {
+		t.Helper()
+		var got appsv1.Deployment
+		if err := r.Get(t.Context(), client.ObjectKey{Namespace: "shop", Name: "web"}, &got); err != nil || reads != want || got.Labels["version"] != labels {
+			t.Errorf("Get() = %v with label %q after %d reads, want %q after %d", err, got.Labels["version"], reads, labels, want)
+		}
+		got.Labels = map[string]string{"version": "what a step does with its own copy"}
+	}
+	begin := func() *Reader { return b.lookout.Reader(first, b.client, func(runtime.Object) bool { return false }) }
+	reader := begin()
+	read(reader, 1, "")
+	read(reader, 1, "")
+	changed := web.DeepCopy()
+	changed.Labels = map[string]string{"version": "two"}
+	if err := b.client.Update(t.Context(), changed); err != nil {
+		t.Fatal(err)
+	}
+	reader.Changed("Deployment", "shop", "api")
+	read(reader, 1, "")
+	reader.Changed("Deployment", "shop", "web")
+	read(reader, 2, "two")
+	reader.Done()
+
+	next := begin()
+	next.ReadAhead(t.Context())
+	if reads != 3 {
+		t.Errorf("%d reads ahead of the pass, want one", reads-2)
+	}
+	read(next, 3, "two")
 }
 
 func TestWhatNobodyWaitsForIsNotWatched(t *testing.T) {

@@ -166,12 +166,14 @@ func recordReplicas(x *Execution, step string, w *workload) error {
 
 func restoreReplicas(ctx context.Context, x *Execution, w *workload, replicas int32) (Outcome, error) {
 	out := waiting("%s %s is about to have its %d replicas again", w.ref.Kind, w.ref.Name, replicas)
-	detail := fmt.Sprintf("scale from %d back to %d", w.wanted, replicas)
+	detail := scaleBackDetail(replicas)
 	if !x.Journal.IntendAnew(v1alpha1.ActionRestoreReplicas, w.ref, detail) {
 		return out, nil
 	}
 	return out, patchReplicas(ctx, x, w, replicas, detail)
 }
+
+func scaleBackDetail(replicas int32) string { return fmt.Sprintf("scale from 0 back to %d", replicas) }
 
 // patchReplicas writes the replicas of exactly this workload, as it was read: somebody else who scales it at the same time is seen first.
 func patchReplicas(ctx context.Context, x *Execution, w *workload, replicas int32, detail string) error {

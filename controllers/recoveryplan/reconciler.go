@@ -6,24 +6,30 @@ import (
 	"fmt"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
+	"cofferdam.dev/cofferdam/controllers/containmentpolicy"
 	"cofferdam.dev/cofferdam/controllers/image"
 	"cofferdam.dev/cofferdam/controllers/recovery"
 )
 
 // +kubebuilder:rbac:groups=containment.cofferdam.dev,resources=recoveryplans,verbs=get;list;watch
 // +kubebuilder:rbac:groups=containment.cofferdam.dev,resources=recoveryplans/status,verbs=update
+// +kubebuilder:rbac:groups=containment.cofferdam.dev,resources=containmentpolicies,verbs=list
+// +kubebuilder:rbac:groups="",resources=namespaces,verbs=get
 
 // recheck is how often workloads are looked up again; they are not watched.
 const recheck = 5 * time.Minute
@@ -34,11 +40,14 @@ type Reconciler struct {
 	Clock  clock.PassiveClock
 	// Images finds out about the images of plans.
 	Images *image.Inspector
+	// ProbeImage is the image with which steps probe; empty when the operator has none.
+	ProbeImage string
 }
 
 // SetupWithManager registers the reconciler.
 func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, opts controller.Options) error {
-	return ctrl.NewControllerManagedBy(mgr).Named("recoveryplan").WithOptions(opts).For(&v1alpha1.RecoveryPlan{}).
+	return ctrl.NewControllerManagedBy(mgr).Named("recoveryplan").WithOptions(opts).
+		For(&v1alpha1.RecoveryPlan{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})). // what it writes itself tells it nothing
 		WatchesRawSource(source.TypedChannel(r.Images.Wake, handler.TypedEnqueueRequestsFromMapFunc(woken))).
 		Complete(r)
 }
@@ -95,7 +104,30 @@ func (r *Reconciler) examine(ctx context.Context, plan *v1alpha1.RecoveryPlan) (
 	if err != nil || why != "" {
 		return recovery.Finding{Reason: v1alpha1.ReasonNoRevision, Why: why}, err
 	}
+	why, err = r.lacks(ctx, plan)
+	if err != nil || why != "" {
+		return recovery.Finding{Reason: v1alpha1.ReasonMissingService, Why: why}, err
+	}
 	return recovery.Examine(ctx, &recovery.Examination{Client: r.Client, Namespace: plan.Namespace, Plan: plan.Spec, Now: r.Clock.Now()})
+}
+
+// lacks says which route, which Prometheus or which image a step needs that nobody has set up, or "".
+func (r *Reconciler) lacks(ctx context.Context, plan *v1alpha1.RecoveryPlan) (string, error) {
+	var (
+		namespace corev1.Namespace
+		policies  v1alpha1.ContainmentPolicyList
+	)
+	if err := r.Client.Get(ctx, client.ObjectKey{Name: plan.Namespace}, &namespace); err != nil {
+		return "", fmt.Errorf("reading Namespace %s: %w", plan.Namespace, err)
+	}
+	if err := r.Client.List(ctx, &policies); err != nil {
+		return "", fmt.Errorf("listing ContainmentPolicies: %w", err)
+	}
+	var orders []v1alpha1.ContainmentPolicySpec
+	for _, p := range containmentpolicy.MayGovern(namespace.Labels, policies.Items) {
+		orders = append(orders, containmentpolicy.Effective(p.Spec))
+	}
+	return recovery.Lacks(plan.Spec, r.ProbeImage, orders), nil
 }
 
 // judgeImages says whether the images that the plan lists are what it asks for. Those that are to be chosen are looked at when the recovery begins.

@@ -21,22 +21,23 @@ const editedGuard = "cofferdam-times"
 
 var _ = Describe("The admission guard", func() {
 	var admin client.Client
+	checker := &guard.Checker{} // one for all, as the operator has: what it remembers must not hide what changes
 	BeforeEach(func(ctx SpecContext) {
 		var err error
 		admin, err = client.New(server.RESTConfig, client.Options{Scheme: controllers.NewScheme()})
 		Expect(err).NotTo(HaveOccurred())
 		awaitTypeChecking(ctx, admin)
-		Expect(guard.Check(ctx, admin, guard.Options{})).To(BeEmpty(), "nothing is wrong with a guard that was just installed")
+		Expect(checker.Check(ctx, admin)).To(BeEmpty(), "nothing is wrong with a guard that was just installed")
 	})
 
 	It("is missing when a binding is deleted, and whole when it is applied again", func(ctx SpecContext) {
 		DeferCleanup(restoreGuard, admin)
 		Expect(admin.Delete(ctx, &admissionregistrationv1.ValidatingAdmissionPolicyBinding{ObjectMeta: metav1.ObjectMeta{Name: editedGuard}})).To(Succeed())
-		Expect(guard.Check(ctx, admin, guard.Options{})).To(ConsistOf(
+		Expect(checker.Check(ctx, admin)).To(ConsistOf(
 			guard.Finding{Kind: "ValidatingAdmissionPolicyBinding", Name: editedGuard, Problem: guard.Missing},
 		))
 		applyGuard(ctx)
-		Expect(guard.Check(ctx, admin, guard.Options{})).To(BeEmpty())
+		Expect(checker.Check(ctx, admin)).To(BeEmpty())
 	})
 
 	It("is missing while a policy is being deleted", func(ctx SpecContext) {
@@ -47,7 +48,7 @@ var _ = Describe("The admission guard", func() {
 		hold(ctx, "example.com/wait")
 		DeferCleanup(func(ctx SpecContext) { hold(ctx) })
 		Expect(admin.Delete(ctx, &admissionregistrationv1.ValidatingAdmissionPolicy{ObjectMeta: metav1.ObjectMeta{Name: editedGuard}})).To(Succeed())
-		Expect(guard.Check(ctx, admin, guard.Options{})).To(ConsistOf(
+		Expect(checker.Check(ctx, admin)).To(ConsistOf(
 			guard.Finding{Kind: "ValidatingAdmissionPolicy", Name: editedGuard, Problem: guard.Missing, Detail: "is being deleted"},
 		))
 	})
@@ -56,7 +57,7 @@ var _ = Describe("The admission guard", func() {
 		DeferCleanup(restoreGuard, admin)
 		before := time.Now().Truncate(time.Second) // managedFields counts in seconds
 		edit(ctx, admin)
-		findings, err := guard.Check(ctx, admin, guard.Options{})
+		findings, err := checker.Check(ctx, admin)
 		Expect(err).NotTo(HaveOccurred())
 		Expect(findings).To(HaveLen(1))
 		Expect(findings[0]).To(And(HaveField("Kind", kind), HaveField("Name", editedGuard), HaveField("Problem", guard.Changed),
@@ -70,7 +71,7 @@ var _ = Describe("The admission guard", func() {
 		Expect(findings[0].String()).To(ContainSubstring("kubectl replace -k config/guard"))
 		_, err = server.KubectlContext(ctx, "replace", "-k", "config/guard")
 		Expect(err).NotTo(HaveOccurred())
-		Expect(guard.Check(ctx, admin, guard.Options{})).To(BeEmpty())
+		Expect(checker.Check(ctx, admin)).To(BeEmpty())
 	},
 		// An update that only takes away is not recorded: without this the installer would be accused.
 		Entry("when a binding only audits", withActions("Audit"), "ValidatingAdmissionPolicyBinding", "spec.validationActions", ""),
@@ -105,7 +106,7 @@ var _ = Describe("The admission guard", func() {
 			DeferCleanup(func(ctx SpecContext) { Expect(admin.Delete(ctx, obj)).To(Succeed()) })
 		}
 		awaitTypeChecking(ctx, admin)
-		Expect(guard.Check(ctx, admin, guard.Options{})).To(BeEmpty(), "a policy that was not shipped is ignored")
+		Expect(checker.Check(ctx, admin)).To(BeEmpty(), "a policy that was not shipped is ignored")
 		policies, bindings := guardsOf(ctx, admin)
 		findings := guard.Examine([]guard.Policy{broken}, policies, bindings)
 		Expect(findings).To(HaveLen(1))
