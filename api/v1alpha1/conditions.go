@@ -206,6 +206,8 @@ const (
 	ReasonUnknownKind = "UnknownKind"
 	// ReasonUnpausable says that a manager of Argo CD or Flux is missing, cannot be paused, or may not be by the step; the message names it.
 	ReasonUnpausable = "Unpausable"
+	// ReasonMissingService (False) says what a step calls that none of the standing orders names that may govern an Incident here, or that the operator does not have.
+	ReasonMissingService = "MissingService"
 	// ReasonMissingPermission (False) says what the operator would have to be allowed.
 	ReasonMissingPermission = "MissingPermission"
 	// ReasonNoUsableSnapshot (False) says that a claim has no snapshot that is old enough; the message says why none of those that it has would do.

@@ -21,7 +21,7 @@ type Endpoint struct {
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",message="the name of an endpoint consists of lower-case letters, digits and dashes"
 	Name string `json:"name,omitempty"`
 
-	// url is its http or https URL, without credentials. Redirects are not followed.
+	// url is its http or https URL, without credentials. It is copied into the status of Incidents: an address that is itself a secret, as those of many chat services are, belongs into the Secret. Redirects are not followed.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=1024
@@ -33,8 +33,8 @@ type Endpoint struct {
 	// +default="Refuse"
 	Plaintext PlaintextUse `json:"plaintext,omitempty"`
 
-	// secretName is the name of a Secret in the operator's namespace. Its entry "token" is sent as a bearer token, and its entry "ca.crt" has the certificates, in PEM, that vouch for the server besides the system's. Each
-	// may be left out. If not set, no token is sent.
+	// secretName is the name of a Secret in the operator's namespace. Its entry "token" is sent as a bearer token, and its entry "ca.crt" has the certificates, in PEM, that vouch for the server besides the system's. Its
+	// entry "url", if there is one, is called instead of url, which then only tells people what it is about. Each may be left out. If not set, no token is sent.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253

@@ -880,8 +880,7 @@ type StepChoice struct {
 
 	// images are the images that a workload comes back with.
 	// +optional
-	// +listType=map
-	// +listMapKey=name
+	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=32
 	Images []ChosenImage `json:"images,omitempty"`
 
@@ -916,6 +915,15 @@ type StepStatus struct {
 	// +optional
 	ObservedSince metav1.Time `json:"observedSince,omitempty,omitzero"`
 
+	// notObservedSince is since when what was released could not be looked at, such as while the recovery was paused, the evidence store was away, or what is watched gave no answer. It is gone once it was looked at.
+	// +optional
+	NotObservedSince metav1.Time `json:"notObservedSince,omitempty,omitzero"`
+
+	// notObservedSeconds is for how many seconds since observedSince what was released could not be looked at. They do not count as observed. After a restart of the operator, observation begins anew.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	NotObservedSeconds int32 `json:"notObservedSeconds,omitempty"`
+
 	// records are what the step has seen of the objects that it changes.
 	// +optional
 	// +listType=atomic
@@ -924,8 +932,7 @@ type StepStatus struct {
 
 	// approvals are the approvals of approvalDigest that were seen.
 	// +optional
-	// +listType=map
-	// +listMapKey=author
+	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=64
 	Approvals []SeenApproval `json:"approvals,omitempty"`
 
@@ -1054,8 +1061,7 @@ type RecoveryStatus struct {
 
 	// steps are the steps in the order of the plan.
 	// +optional
-	// +listType=map
-	// +listMapKey=name
+	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=200
 	Steps []StepStatus `json:"steps,omitempty"`
 }
@@ -1140,6 +1146,8 @@ type Summary struct {
 	Recovery string `json:"recovery,omitempty"`
 }
 
+// Nobody but the operator writes the status, and it writes the whole of it: its lists are atomic, so that what the API server records about who manages which field stays small.
+
 // IncidentStatus is what the operator has observed and done.
 // +kubebuilder:validation:MinProperties=1
 type IncidentStatus struct {
@@ -1184,24 +1192,19 @@ type IncidentStatus struct {
 
 	// targets are the objects that spec.targets stands for, recorded when they were first resolved.
 	// +optional
-	// +listType=map
-	// +listMapKey=key
-	// +listMapKey=uid
+	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=400
 	Targets []ResolvedTarget `json:"targets,omitempty"`
 
 	// pods are the pods of the targets, each with its verdict.
 	// +optional
-	// +listType=map
-	// +listMapKey=uid
+	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=400
 	Pods []PodStatus `json:"pods,omitempty"`
 
 	// exceptions says which of the standing orders' exceptions are open, in each target namespace.
 	// +optional
-	// +listType=map
-	// +listMapKey=namespace
-	// +listMapKey=name
+	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=256
 	Exceptions []ExceptionStatus `json:"exceptions,omitempty"`
 
@@ -1224,8 +1227,7 @@ type IncidentStatus struct {
 
 	// revisions are the compromised revisions of the targets.
 	// +optional
-	// +listType=map
-	// +listMapKey=id
+	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=128
 	Revisions []RevisionStatus `json:"revisions,omitempty"`
 
@@ -1247,8 +1249,7 @@ type IncidentStatus struct {
 
 	// evidence is what is kept.
 	// +optional
-	// +listType=map
-	// +listMapKey=id
+	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=1000
 	Evidence []EvidenceItem `json:"evidence,omitempty"`
 

@@ -85,6 +85,11 @@ type GitOpsPause struct {
 	// +required
 	State GitOpsPauseState `json:"state,omitempty"`
 
+	// borrowed says that somebody else, such as another Incident, had paused it before. It is watched like the others; that it is paused is left to whoever has paused it, unless they resume it while the recovery depends on it:
+	// then it is paused, and later resumed, by this Incident. Not set when this Incident has paused it.
+	// +optional
+	Borrowed *bool `json:"borrowed,omitempty"`
+
 	// before is what is given back, in JSON.
 	// +required
 	// +kubebuilder:validation:MinLength=1

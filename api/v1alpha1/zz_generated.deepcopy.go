@@ -527,6 +527,11 @@ func (in *GeneratedSecret) DeepCopy() *GeneratedSecret {
 func (in *GitOpsPause) DeepCopyInto(out *GitOpsPause) {
 	*out = *in
 	out.Object = in.Object
+	if in.Borrowed != nil {
+		in, out := &in.Borrowed, &out.Borrowed
+		*out = new(bool)
+		**out = **in
+	}
 	in.Since.DeepCopyInto(&out.Since)
 	in.ExpiresAt.DeepCopyInto(&out.ExpiresAt)
 	in.ResumedAt.DeepCopyInto(&out.ResumedAt)
@@ -1820,6 +1825,7 @@ func (in *StepStatus) DeepCopyInto(out *StepStatus) {
 	in.StartedAt.DeepCopyInto(&out.StartedAt)
 	in.FinishedAt.DeepCopyInto(&out.FinishedAt)
 	in.ObservedSince.DeepCopyInto(&out.ObservedSince)
+	in.NotObservedSince.DeepCopyInto(&out.NotObservedSince)
 	if in.Records != nil {
 		in, out := &in.Records, &out.Records
 		*out = make([]StepRecord, len(*in))

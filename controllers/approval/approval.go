@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -96,8 +97,10 @@ func PlanDigest(inc *v1alpha1.Incident, planUID string, plan v1alpha1.RecoveryPl
 	return digest("recover", string(inc.UID), planUID, plan, choices)
 }
 
-// NextDigest is the digest that approvals have to name after those of this one have lapsed.
-func NextDigest(lapsed string) string { return digest("lapsed", lapsed) }
+// NextDigest is the digest that approvals have to name after those of this one have lapsed at that time. Nobody knows it before, and can approve ahead.
+func NextDigest(lapsed string, at time.Time) string {
+	return digest("lapsed", lapsed, at.UTC().Format(time.RFC3339Nano))
+}
 
 // CloseDigest is the digest of what closing does: to which targets, and what becomes of their pods.
 func CloseDigest(inc *v1alpha1.Incident, targets []v1alpha1.ResolvedTarget, pods v1alpha1.EvidencePodHandling) string {

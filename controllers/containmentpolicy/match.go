@@ -70,6 +70,23 @@ func governs(p *v1alpha1.ContainmentPolicy, inc *v1alpha1.Incident, namespaceLab
 	return sel.Matches(labels.Set(namespaceLabels)), nil
 }
 
+// MayGovern returns the policies that govern some Incident or other in a namespace with these labels. One whose selector cannot be read may be meant for it.
+func MayGovern(namespaceLabels map[string]string, policies []v1alpha1.ContainmentPolicy) []v1alpha1.ContainmentPolicy {
+	var out []v1alpha1.ContainmentPolicy
+	for _, p := range policies {
+		sel := labels.Everything()
+		if selector := p.Spec.AppliesTo.NamespaceSelector; selector != nil {
+			if read, err := metav1.LabelSelectorAsSelector(selector); err == nil {
+				sel = read
+			}
+		}
+		if sel.Matches(labels.Set(namespaceLabels)) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
 func problem(reason, format string, args ...any) error {
 	return &target.Problem{Reason: reason, Message: fmt.Sprintf(format, args...)}
 }

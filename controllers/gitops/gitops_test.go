@@ -229,6 +229,7 @@ func TestUnseen(t *testing.T) {
 		"by a pointer to everything":            {app(`ignoreDifferences: [{group: apps, kind: Deployment, jsonPointers: [/spec]}]`, fresh+synced), "its spec.ignoreDifferences (/spec) may hide the images of Deployment web"},
 		"by an expression":                      {app(`ignoreDifferences: [{group: apps, kind: "*", jqPathExpressions: [".spec..image"]}]`, fresh+synced), "its spec.ignoreDifferences (jqPathExpressions .spec..image) may hide the images of Deployment web"},
 		"by who has written them":               {app(`ignoreDifferences: [{group: apps, kind: Deployment, managedFieldsManagers: [cofferdam]}]`, fresh+synced), "its spec.ignoreDifferences (managedFieldsManagers cofferdam) may hide the images of Deployment web"},
+		"by a pattern of kinds":                 {app(`ignoreDifferences: [{group: "*", kind: "{Deployment,StatefulSet}", jsonPointers: [/spec/template]}]`, fresh+synced), "its spec.ignoreDifferences (/spec/template) may hide the images of Deployment web"},
 		"replicas hide nothing":                 {app(`ignoreDifferences: [{group: apps, kind: Deployment, jsonPointers: [/spec/replicas]}]`, fresh+synced), ""},
 		"nor do those of others":                {app(`ignoreDifferences: [{kind: Deployment, name: other, jsonPointers: [/spec]}, {kind: StatefulSet, jsonPointers: [/spec]}]`, fresh+synced), ""},
 		"Flux does not compare while suspended": {`{kind: Kustomization, status: {lastAppliedRevision: r1}}`, "Kustomization does not compare the cluster with its source while it is suspended"},

@@ -112,13 +112,16 @@ func Unseen(obj *unstructured.Unstructured, kind, namespace, name string, since 
 	return ""
 }
 
+// glob are the characters that make the kind of a rule a pattern.
+const glob = `*?[]{}!\`
+
 // hides is the first rule of an Application that may keep the images of the object from being compared, or "".
 func hides(app *unstructured.Unstructured, kind, name string) string {
 	list, _, _ := unstructured.NestedSlice(app.Object, "spec", "ignoreDifferences")
 	for _, r := range list {
 		m, _ := r.(map[string]any)
-		if of, _ := m["kind"].(string); of != "*" && of != kind {
-			continue
+		if of, _ := m["kind"].(string); of != kind && !strings.ContainsAny(of, glob) {
+			continue // a pattern is taken to fit
 		}
 		if of, _ := m["name"].(string); of != "" && of != name {
 			continue

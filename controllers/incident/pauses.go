@@ -9,6 +9,7 @@ import (
 
 	authorizationv1 "k8s.io/api/authorization/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
 	"cofferdam.dev/cofferdam/controllers/recovery"
@@ -49,14 +50,14 @@ func (s *scope) outlivedPauses(ctx context.Context) error {
 	return nil
 }
 
-// heldPauses are what was paused and not resumed.
+// heldPauses are what was paused by this Incident and not resumed.
 func heldPauses(st *v1alpha1.IncidentStatus) []v1alpha1.GitOpsPause {
 	if st.Recovery == nil {
 		return nil
 	}
 	var out []v1alpha1.GitOpsPause
 	for _, p := range st.Recovery.Pauses {
-		if p.State != v1alpha1.GitOpsResumed {
+		if p.State != v1alpha1.GitOpsResumed && !ptr.Deref(p.Borrowed, false) {
 			out = append(out, p)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
 )
@@ -41,10 +42,26 @@ func (s *scope) publish(ctx context.Context, persisted *v1alpha1.IncidentStatus)
 	if s.dryRun() {
 		return nil // an Event is a write too
 	}
-	for _, t := range news {
-		s.Recorder.Eventf(updated, nil, t.eventType(), t.reason, string(s.incident.Spec.Goal), "%s", note(t.message))
-	}
+	s.announce(updated, news)
 	return nil
+}
+
+// tellEach is up to how many turns of one pass have an Event each. Of more, which is an Incident of many pods or a plan of many steps at a time, Events of one reason are one that was repeated: the timeline has them all, and
+// a recovery does not compete with its own Events.
+const tellEach = 12
+
+func (s *scope) announce(inc *v1alpha1.Incident, news []turn) {
+	for _, t := range news {
+		var related runtime.Object
+		if t.about != nil && len(news) <= tellEach {
+			about := t.about.DeepCopy()
+			if about.Namespace == "" {
+				about.Namespace = inc.Namespace
+			}
+			related = about
+		}
+		s.Recorder.Eventf(inc, related, t.eventType(), t.reason, string(inc.Spec.Goal), "%s", note(t.message))
+	}
 }
 
 // wordsWait is how long a status waits to be written in which nothing but words has changed since it was written last.

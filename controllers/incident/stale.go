@@ -47,6 +47,13 @@ func (w *Writes) behind(inc *v1alpha1.Incident) bool {
 	return err == nil && order < 0
 }
 
+// knows reports whether this process has written the status of the Incident.
+func (w *Writes) knows(inc *v1alpha1.Incident) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.last[nameOf(inc)].uid == inc.UID
+}
+
 // since is how long ago the status of the Incident was written by this process; long ago if it never was.
 func (w *Writes) since(name types.NamespacedName, now time.Time) time.Duration {
 	w.mu.Lock()

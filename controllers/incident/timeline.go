@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
 )
@@ -19,6 +20,8 @@ const keepFirst = 10
 type turn struct {
 	reason, message string
 	warning         bool
+	// about is what has turned, where an Incident has several of its kind. Events of one reason that name nothing that tells them apart count as one that was repeated, of which only the first note is kept.
+	about *corev1.ObjectReference
 }
 
 func (t turn) eventType() string {
@@ -76,12 +79,13 @@ func podTurns(old, next *v1alpha1.IncidentStatus) []turn {
 	var out []turn
 	for _, p := range next.Pods {
 		before, name := was[p.UID], p.Namespace+"/"+p.Name
+		about := &corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: p.Namespace, Name: p.Name, UID: types.UID(p.UID)}
 		if p.Handling != before.Handling {
 			switch p.Handling {
 			case v1alpha1.HandlingDetached, v1alpha1.HandlingAttached:
-				out = append(out, turn{reason: "PodQuarantined", message: fmt.Sprintf("Pod %s is quarantined (%s)", name, p.Handling)})
+				out = append(out, turn{reason: "PodQuarantined", about: about, message: fmt.Sprintf("Pod %s is quarantined (%s)", name, p.Handling)})
 			case v1alpha1.HandlingReleased:
-				out = append(out, turn{reason: "PodReleased", message: fmt.Sprintf("Pod %s is released", name)})
+				out = append(out, turn{reason: "PodReleased", about: about, message: fmt.Sprintf("Pod %s is released", name)})
 			case v1alpha1.HandlingPending, v1alpha1.HandlingUntouched:
 			}
 		}
@@ -91,15 +95,15 @@ func podTurns(old, next *v1alpha1.IncidentStatus) []turn {
 		}
 		switch p.Verdict {
 		case v1alpha1.VerdictIsolated:
-			out = append(out, turn{reason: "PodIsolated", message: fmt.Sprintf("Pod %s is proven isolated", name)})
+			out = append(out, turn{reason: "PodIsolated", about: about, message: fmt.Sprintf("Pod %s is proven isolated", name)})
 		case v1alpha1.VerdictLeaking:
-			out = append(out, turn{reason: "PodLeaking", message: fmt.Sprintf("Pod %s leaks: %s", name, p.Message), warning: true})
+			out = append(out, turn{reason: "PodLeaking", about: about, message: fmt.Sprintf("Pod %s leaks: %s", name, p.Message), warning: true})
 		case v1alpha1.VerdictNotEnforceable:
-			out = append(out, turn{reason: "PodNotEnforceable", message: fmt.Sprintf("Pod %s cannot be isolated: %s", name, p.Message), warning: true})
+			out = append(out, turn{reason: "PodNotEnforceable", about: about, message: fmt.Sprintf("Pod %s cannot be isolated: %s", name, p.Message), warning: true})
 		case v1alpha1.VerdictUnknown:
-			out = append(out, turn{reason: "PodUnknown", message: fmt.Sprintf("Pod %s: %s", name, p.Message), warning: true})
+			out = append(out, turn{reason: "PodUnknown", about: about, message: fmt.Sprintf("Pod %s: %s", name, p.Message), warning: true})
 		case v1alpha1.VerdictGone:
-			out = append(out, turn{reason: "PodGone", message: fmt.Sprintf("Pod %s is gone", name)})
+			out = append(out, turn{reason: "PodGone", about: about, message: fmt.Sprintf("Pod %s is gone", name)})
 		case v1alpha1.VerdictReleased:
 		}
 	}
@@ -145,15 +149,16 @@ func evidenceTurns(old, next *v1alpha1.IncidentStatus) []turn {
 			continue
 		}
 		subject := fmt.Sprintf("%s %s/%s", e.Subject.Kind, e.Subject.Namespace, e.Subject.Name)
+		about := &corev1.ObjectReference{Kind: e.Subject.Kind, Namespace: e.Subject.Namespace, Name: e.Subject.Name, UID: types.UID(e.Subject.UID), FieldPath: "evidence{" + e.ID + "}"}
 		switch e.State {
 		case v1alpha1.EvidenceCollected:
-			out = append(out, turn{reason: "EvidenceSafe", message: fmt.Sprintf("%s of %s: %s", e.Type, subject, e.Location)})
+			out = append(out, turn{reason: "EvidenceSafe", about: about, message: fmt.Sprintf("%s of %s: %s", e.Type, subject, e.Location)})
 		case v1alpha1.EvidencePartial:
-			out = append(out, turn{reason: "EvidencePartial", message: fmt.Sprintf("%s of %s: %s", e.Type, subject, e.Message), warning: true})
+			out = append(out, turn{reason: "EvidencePartial", about: about, message: fmt.Sprintf("%s of %s: %s", e.Type, subject, e.Message), warning: true})
 		case v1alpha1.EvidenceGap:
-			out = append(out, turn{reason: "EvidenceGap", message: fmt.Sprintf("%s of %s: %s", e.Type, subject, e.Message), warning: true})
+			out = append(out, turn{reason: "EvidenceGap", about: about, message: fmt.Sprintf("%s of %s: %s", e.Type, subject, e.Message), warning: true})
 		case v1alpha1.EvidenceRemoved:
-			out = append(out, turn{reason: "EvidenceRemoved", message: fmt.Sprintf("%s of %s was removed after an approved release", e.Type, subject)})
+			out = append(out, turn{reason: "EvidenceRemoved", about: about, message: fmt.Sprintf("%s of %s was removed after an approved release", e.Type, subject)})
 		case v1alpha1.EvidencePending:
 		}
 	}
@@ -177,24 +182,27 @@ func recoveryTurns(old, next *v1alpha1.IncidentStatus) []turn {
 		if was[st.Name] == st.State {
 			continue
 		}
+		about := &corev1.ObjectReference{
+			APIVersion: v1alpha1.SchemeGroupVersion.String(), Kind: "RecoveryPlan", Name: next.Recovery.PlanName, FieldPath: "spec.steps{" + st.Name + "}",
+		}
 		switch st.State {
 		case v1alpha1.StepRunning:
-			out = append(out, turn{reason: "StepStarted", message: fmt.Sprintf("step %s has started: %s", st.Name, st.Message)})
+			out = append(out, turn{reason: "StepStarted", about: about, message: fmt.Sprintf("step %s has started: %s", st.Name, st.Message)})
 		case v1alpha1.StepSucceeded:
-			out = append(out, turn{reason: "StepSucceeded", message: fmt.Sprintf("step %s has succeeded: %s", st.Name, st.Message)})
+			out = append(out, turn{reason: "StepSucceeded", about: about, message: fmt.Sprintf("step %s has succeeded: %s", st.Name, st.Message)})
 		case v1alpha1.StepOverdue:
-			out = append(out, turn{reason: "StepOverdue", message: fmt.Sprintf("step %s is overdue: %s", st.Name, st.Message), warning: true})
+			out = append(out, turn{reason: "StepOverdue", about: about, message: fmt.Sprintf("step %s is overdue: %s", st.Name, st.Message), warning: true})
 		case v1alpha1.StepFailed:
-			out = append(out, turn{reason: "StepFailed", message: fmt.Sprintf("step %s has failed: %s", st.Name, st.Message), warning: true})
+			out = append(out, turn{reason: "StepFailed", about: about, message: fmt.Sprintf("step %s has failed: %s", st.Name, st.Message), warning: true})
 		case v1alpha1.StepSkipped:
-			out = append(out, turn{reason: "StepSkipped", message: fmt.Sprintf("step %s is skipped: %s", st.Name, st.LastIntervention), warning: true})
+			out = append(out, turn{reason: "StepSkipped", about: about, message: fmt.Sprintf("step %s is skipped: %s", st.Name, st.LastIntervention), warning: true})
 		case v1alpha1.StepUndoing:
-			out = append(out, turn{reason: "StepUndoing", message: fmt.Sprintf("step %s is being undone: %s", st.Name, st.Message), warning: true})
+			out = append(out, turn{reason: "StepUndoing", about: about, message: fmt.Sprintf("step %s is being undone: %s", st.Name, st.Message), warning: true})
 		case v1alpha1.StepUndone:
-			out = append(out, turn{reason: "StepUndone", message: fmt.Sprintf("step %s is undone: %s", st.Name, st.Message), warning: true})
+			out = append(out, turn{reason: "StepUndone", about: about, message: fmt.Sprintf("step %s is undone: %s", st.Name, st.Message), warning: true})
 		case v1alpha1.StepPending:
 			if was[st.Name] != "" {
-				out = append(out, turn{reason: "StepRetried", message: fmt.Sprintf("step %s begins anew: %s", st.Name, st.LastIntervention)})
+				out = append(out, turn{reason: "StepRetried", about: about, message: fmt.Sprintf("step %s begins anew: %s", st.Name, st.LastIntervention)})
 			}
 		}
 	}

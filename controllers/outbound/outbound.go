@@ -2,13 +2,16 @@
 package outbound
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -44,40 +47,63 @@ func Find(endpoints []v1alpha1.Endpoint, name string) *v1alpha1.Endpoint {
 	return nil
 }
 
-// client is an HTTP client for one call. It keeps no connection.
-func (c *Caller) client(ctx context.Context, e *v1alpha1.Endpoint) (*http.Client, error) {
-	token, cas, err := c.credentials(ctx, e)
+// client is an HTTP client for one call, and the address to be called. It keeps no connection.
+func (c *Caller) client(ctx context.Context, e *v1alpha1.Endpoint) (caller *http.Client, address string, err error) {
+	known, err := c.credentials(ctx, e)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	transport := &http.Transport{
 		Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true, MaxResponseHeaderBytes: 64 << 10, TLSHandshakeTimeout: Limit,
-		TLSClientConfig: &tls.Config{RootCAs: cas, MinVersion: tls.VersionTLS12},
+		TLSClientConfig: &tls.Config{RootCAs: known.authorities, MinVersion: tls.VersionTLS12},
 	}
 	return &http.Client{
-		Transport: authorized{token: token, next: transport}, Timeout: Limit,
+		Transport: authorized{token: known.token, next: transport}, Timeout: Limit,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}, nil
+	}, cmp.Or(known.address, e.URL), nil
 }
 
-// credentials are the token and the authorities of an endpoint. No authorities means the system's.
-func (c *Caller) credentials(ctx context.Context, e *v1alpha1.Endpoint) (token string, cas *x509.CertPool, err error) {
+// credentials are what the Secret of an endpoint has. No authorities means the system's, and no address the endpoint's url.
+type credentials struct {
+	token, address string
+	authorities    *x509.CertPool
+}
+
+func (c *Caller) credentials(ctx context.Context, e *v1alpha1.Endpoint) (known credentials, err error) {
 	if e.SecretName == "" {
-		return "", nil, nil
+		return known, nil
 	}
 	var secret corev1.Secret
 	if err := c.Reader.Get(ctx, client.ObjectKey{Namespace: c.Namespace, Name: e.SecretName}, &secret); err != nil {
-		return "", nil, fmt.Errorf("reading the Secret of endpoint %s: %w", e.Name, err)
+		return known, fmt.Errorf("reading the Secret of endpoint %s: %w", e.Name, err)
 	}
 	if pem := secret.Data["ca.crt"]; len(pem) > 0 {
-		if cas, err = x509.SystemCertPool(); err != nil {
-			cas = x509.NewCertPool()
+		if known.authorities, err = x509.SystemCertPool(); err != nil {
+			known.authorities = x509.NewCertPool()
 		}
-		if !cas.AppendCertsFromPEM(pem) {
-			return "", nil, fmt.Errorf("the Secret %s/%s has no certificate in ca.crt", c.Namespace, e.SecretName)
+		if !known.authorities.AppendCertsFromPEM(pem) {
+			return known, fmt.Errorf("the Secret %s/%s has no certificate in ca.crt", c.Namespace, e.SecretName)
 		}
 	}
-	return strings.TrimSpace(string(secret.Data["token"])), cas, nil
+	known.token, known.address = strings.TrimSpace(string(secret.Data["token"])), strings.TrimSpace(string(secret.Data["url"]))
+	if !callable(known.address, e.Plaintext) {
+		return known, fmt.Errorf("the entry url of the Secret %s/%s is no https URL; with plaintext Allow it may be an http URL", c.Namespace, e.SecretName)
+	}
+	return known, nil
+}
+
+// callable reports whether an address from a Secret may be called: none at all, or what admission would let url be.
+func callable(address string, plaintext v1alpha1.PlaintextUse) bool {
+	if address == "" {
+		return true
+	}
+	to, err := url.Parse(address)
+	if err != nil || to.Host == "" || to.User != nil {
+		return false
+	}
+	ip := net.ParseIP(to.Hostname())
+	near := to.Hostname() == "localhost" || ip != nil && ip.IsLoopback()
+	return to.Scheme == "https" || to.Scheme == "http" && (near || plaintext == v1alpha1.PlaintextAllow)
 }
 
 // authorized adds a token to requests, and bounds what is read of answers.

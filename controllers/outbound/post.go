@@ -14,13 +14,13 @@ import (
 
 // Post sends a JSON body once. A receiver that has seen the key before has seen this very message. Success is an answer of 200 to 299; everything else is an error that says what it was.
 func (c *Caller) Post(ctx context.Context, e *v1alpha1.Endpoint, key string, body []byte) (status int, err error) {
-	httpClient, err := c.client(ctx, e)
+	httpClient, address, err := c.client(ctx, e)
 	if err != nil {
 		return 0, err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, e.URL, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, address, bytes.NewReader(body))
 	if err != nil {
-		return 0, fmt.Errorf("preparing the request to endpoint %s: %w", e.Name, err)
+		return 0, fmt.Errorf("the address of endpoint %s is no URL that can be called", e.Name)
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Idempotency-Key", key)

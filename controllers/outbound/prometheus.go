@@ -23,13 +23,13 @@ type Sample struct {
 
 // Query evaluates an instant query. A scalar is one sample without labels. A query that Prometheus has refused is a RefusedError; every other error means that nothing is known.
 func (c *Caller) Query(ctx context.Context, e *v1alpha1.Endpoint, query string, at time.Time) ([]Sample, error) {
-	httpClient, err := c.client(ctx, e)
+	httpClient, address, err := c.client(ctx, e)
 	if err != nil {
 		return nil, err
 	}
-	prometheus, err := api.NewClient(api.Config{Address: e.URL, Client: httpClient})
+	prometheus, err := api.NewClient(api.Config{Address: address, Client: httpClient})
 	if err != nil {
-		return nil, fmt.Errorf("preparing the client of Prometheus %s: %w", e.Name, err)
+		return nil, fmt.Errorf("the address of Prometheus %s is no URL that can be called", e.Name)
 	}
 	result, warnings, _, err := promv1.NewAPI(prometheus).Query(ctx, query, at, promv1.WithTimeout(Limit))
 	if err != nil {

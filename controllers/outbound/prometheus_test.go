@@ -106,3 +106,38 @@ func TestCredentials(t *testing.T) {
 		})
 	}
 }
+
+// An address that is itself a secret is called, and nobody is told.
+func TestPostToASecretAddress(t *testing.T) {
+	called := 0
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		called++
+		if r.URL.Path != "/hooks/s3cret" {
+			w.WriteHeader(http.StatusNotFound)
+		}
+	}))
+	defer server.Close()
+	for name, tc := range map[string]struct {
+		address string
+		called  int
+		says    string
+	}{
+		"called":           {address: server.URL + "/hooks/s3cret", called: 1},
+		"not over the net": {address: "http://192.0.2.1/hooks/s3cret", says: "is no https URL"},
+		"no URL":           {address: "hooks s3cret", says: "is no https URL"},
+		"nobody answers":   {address: "http://127.0.0.1:1/hooks/s3cret", says: "connection refused"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			called = 0
+			secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "chat"}, Data: map[string][]byte{"url": []byte(tc.address + "\n")}}
+			c := &Caller{Reader: fake.NewClientBuilder().WithObjects(secret).Build(), Namespace: ns}
+			_, err := c.Post(t.Context(), &v1alpha1.Endpoint{Name: "chat", URL: "https://chat.example.com/", SecretName: "chat"}, "key", []byte("{}"))
+			if called != tc.called || (err == nil) != (tc.says == "") {
+				t.Fatalf("called %d times, %v", called, err)
+			}
+			if err != nil && (!strings.Contains(err.Error(), tc.says) || strings.Contains(err.Error(), "s3cret")) {
+				t.Errorf("says %q, want %q in it, and no secret", err, tc.says)
+			}
+		})
+	}
+}

@@ -47,7 +47,7 @@ func NoteApprovals(x *Execution) {
 		}
 		s.Approvals = seen(s.Approvals, approvers(x, step, s.ApprovalDigest), x.Now)
 		if lapsed(s.Approvals, step.Approve.ValidForSeconds, x.Now) {
-			s.Approvals, s.ApprovalDigest = nil, approval.NextDigest(s.ApprovalDigest)
+			s.Approvals, s.ApprovalDigest = nil, approval.NextDigest(s.ApprovalDigest, x.Now.Time)
 		}
 	}
 }

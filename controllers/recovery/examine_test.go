@@ -2,6 +2,7 @@ package recovery
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -182,6 +183,36 @@ func TestExamine(t *testing.T) {
 			}
 			if diff := cmp.Diff(tc.want, got); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// Whoever may govern the Incident decides what is there: one set of standing orders that has it all for a step is enough.
+func TestLacks(t *testing.T) {
+	plan := v1alpha1.RecoveryPlanSpec{Steps: []v1alpha1.RecoveryStep{
+		{Name: "tell", Notify: &v1alpha1.NotifyStep{Message: "m", Routes: []string{"oncall"}}},
+		{Name: "look", Verify: probing},
+		{Name: "measure", Verify: &v1alpha1.VerifyStep{Prometheus: []v1alpha1.PrometheusCheck{{Source: "main"}}}},
+	}}
+	var full v1alpha1.ContainmentPolicySpec
+	full.Notifications.Routes = []v1alpha1.Endpoint{{Name: "oncall"}}
+	full.Recovery.Prometheus = []v1alpha1.Endpoint{{Name: "main"}}
+	cases := map[string]struct {
+		image  string
+		orders []v1alpha1.ContainmentPolicySpec
+		want   string
+	}{
+		"everything is there":      {image: "operator", orders: []v1alpha1.ContainmentPolicySpec{{}, full}},
+		"no standing orders":       {image: "operator", want: `step tell: the ContainmentPolicy names no route "oncall"`},
+		"none that has it":         {image: "operator", orders: []v1alpha1.ContainmentPolicySpec{{}}, want: "step tell"},
+		"nothing to probe with":    {orders: []v1alpha1.ContainmentPolicySpec{full}, want: "step look: the operator does not know with which image to probe"},
+		"a source that is missing": {image: "operator", orders: []v1alpha1.ContainmentPolicySpec{{Notifications: full.Notifications}}, want: `step measure: the ContainmentPolicy names no Prometheus "main"`},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			if got := Lacks(plan, tc.image, tc.orders); (got == "") != (tc.want == "") || !strings.HasPrefix(got, tc.want) {
+				t.Errorf("Lacks() = %q, want %q first", got, tc.want)
 			}
 		})
 	}

@@ -234,7 +234,29 @@ func (x *Execution) Choice(step string, object v1alpha1.ObjectRef) *v1alpha1.Ste
 const (
 	maxRecord  = 16384 // bytes of one record
 	maxRecords = 256
+	// maxRecorded is how many bytes all records of a recovery have. They share the Incident, which etcd keeps up to 1.5 MiB of, with all else that its status has to hold.
+	maxRecorded = 320 << 10
 )
+
+// unrecordable says why something cannot be recorded of the object, or "". What is not recorded is not changed: nobody could put it back.
+func (x *Execution) unrecordable(step string, object v1alpha1.ObjectRef, data []byte) string {
+	if x.Recorded(step, object) != nil {
+		return ""
+	}
+	if len(data) > maxRecord {
+		return fmt.Sprintf("it has more than %d bytes", maxRecord)
+	}
+	all := len(data)
+	for _, s := range x.Steps {
+		for _, r := range s.Records {
+			all += len(r.Data)
+		}
+	}
+	if all > maxRecorded {
+		return fmt.Sprintf("together with what this recovery has recorded before it would have %d bytes, and the Incident has room for %d: recover the rest with another Incident and another plan", all, maxRecorded)
+	}
+	return ""
+}
 
 // Record notes what was seen of an object before it is changed, once: what is recorded already stays. It is as durable as an intent that is journalled in the same pass.
 func (x *Execution) Record(step string, record v1alpha1.StepRecord) {

@@ -177,6 +177,105 @@ func TestNothingIsPausedInTheNameOfSomebodyWhoMayNot(t *testing.T) {
 	}
 }
 
+func paused(u *unstructured.Unstructured) {
+	u.Object["spec"] = map[string]any{"syncPolicy": map[string]any{"automated": map[string]any{"enabled": false}}}
+}
+
+func syncing(u *unstructured.Unstructured) {
+	u.Object["spec"] = map[string]any{"syncPolicy": map[string]any{"automated": map[string]any{}}}
+}
+
+func TestWatchPauses(t *testing.T) {
+	app := managerRef(argo("Application", "web", ""))
+	other := app
+	other.UID = "before"
+	type pause = v1alpha1.GitOpsPause
+	cases := map[string]struct {
+		steps   string
+		was     pause
+		manager *unstructured.Unstructured
+		want    pause
+		waits   string
+	}{
+		"all is well": {
+			steps: "pause=Succeeded resume=Pending", was: pause{Object: app, State: v1alpha1.GitOpsPaused}, manager: argo("Application", "web", "", paused),
+			want: pause{Object: app, State: v1alpha1.GitOpsPaused},
+		},
+		"somebody else's pause is ended": {
+			steps: "pause=Succeeded resume=Pending", was: pause{Object: app, State: v1alpha1.GitOpsPaused, Borrowed: new(true)}, manager: argo("Application", "web", "", syncing),
+			want: pause{Object: app, State: v1alpha1.GitOpsUndone, Undone: 1}, waits: "is about to be paused again",
+		},
+		"deleted and made anew": {
+			steps: "pause=Succeeded resume=Pending", was: pause{Object: other, State: v1alpha1.GitOpsPaused}, manager: argo("Application", "web", "", syncing),
+			want: pause{Object: app, State: v1alpha1.GitOpsUndone, Undone: 1}, waits: "it was deleted and made anew",
+		},
+		"gone": {
+			steps: "pause=Succeeded resume=Pending", was: pause{Object: other, State: v1alpha1.GitOpsPaused},
+			want: pause{Object: other, State: v1alpha1.GitOpsResumed},
+		},
+		"skipped before it came true": {
+			steps: "pause=Skipped resume=Pending", was: pause{Object: app, State: v1alpha1.GitOpsPausing}, manager: argo("Application", "web", "", syncing),
+			want: pause{Object: app, State: v1alpha1.GitOpsResumed},
+		},
+		"skipped after it did": {
+			steps: "pause=Skipped resume=Pending", was: pause{Object: app, State: v1alpha1.GitOpsPausing}, manager: argo("Application", "web", "", paused),
+			want: pause{Object: app, State: v1alpha1.GitOpsPaused},
+		},
+		"being resumed": {
+			steps: "pause=Succeeded resume=Running", was: pause{Object: app, State: v1alpha1.GitOpsResuming}, manager: argo("Application", "web", "", paused),
+			want: pause{Object: app, State: v1alpha1.GitOpsResuming},
+		},
+		"resuming is skipped half-way": {
+			steps: "pause=Succeeded resume=Skipped", was: pause{Object: app, State: v1alpha1.GitOpsResuming}, manager: argo("Application", "web", "", paused),
+			want: pause{Object: app, State: v1alpha1.GitOpsPaused},
+		},
+		"resuming is skipped when it is done": {
+			steps: "pause=Succeeded resume=Skipped", was: pause{Object: app, State: v1alpha1.GitOpsResuming}, manager: argo("Application", "web", "", syncing),
+			want: pause{Object: app, State: v1alpha1.GitOpsResumed},
+		},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			var there []*unstructured.Unstructured
+			if tc.manager != nil {
+				there = append(there, tc.manager)
+			}
+			x := serving(true, there...)
+			inner, _ := execution(x.Incident)
+			x.Writer, x.Journal, x.Steps = inner.Writer, inner.Journal, states(strings.Fields(tc.steps)...)
+			x.Plan.Steps = []v1alpha1.RecoveryStep{{Name: "pause", PauseGitOps: &v1alpha1.PauseGitOpsStep{}}, {Name: "resume", ResumeGitOps: &v1alpha1.ResumeGitOpsStep{}}}
+			x.May = func(context.Context, authorizationv1.ResourceAttributes) (bool, error) { return true, nil }
+			tc.was.Step, tc.want.Step = "pause", "pause"
+			x.Pauses = &[]v1alpha1.GitOpsPause{tc.was}
+			if err := WatchPauses(t.Context(), x); err != nil {
+				t.Fatal(err)
+			}
+			got := (*x.Pauses)[0]
+			if (x.Unpaused == "") != (tc.waits == "") || !strings.Contains(x.Unpaused, tc.waits) {
+				t.Errorf("waits: %q, want %q", x.Unpaused, tc.waits)
+			}
+			got.Message, got.Before, got.Since = "", "", metav1.Time{}
+			if diff := cmp.Diff(tc.want, got); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// An ApplicationSet that is paused for several children keeps the mark until the last of them is resumed.
+func TestTheMarkStaysUntilTheLastChildIsResumed(t *testing.T) {
+	set := managerRef(argo("ApplicationSet", "tier", ""))
+	x, _ := execution(incident(nil))
+	x.Pauses = &[]v1alpha1.GitOpsPause{{Object: set, Child: "a", State: v1alpha1.GitOpsPaused}, {Object: set, Child: "b", State: v1alpha1.GitOpsResuming}}
+	if !x.pausedForOthers((*x.Pauses)[1]) {
+		t.Error("a is still paused")
+	}
+	(*x.Pauses)[0].State = v1alpha1.GitOpsResumed
+	if x.pausedForOthers((*x.Pauses)[1]) {
+		t.Error("nothing else is paused")
+	}
+}
+
 func TestWhatWaitsForAPause(t *testing.T) {
 	step := func(name string, dependsOn ...string) v1alpha1.RecoveryStep {
 		return v1alpha1.RecoveryStep{Name: name, DependsOn: dependsOn, Verify: &v1alpha1.VerifyStep{}}

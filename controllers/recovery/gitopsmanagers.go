@@ -287,6 +287,15 @@ func (x *Execution) candidates(ctx context.Context, ref gitops.Ref, gvk schema.G
 
 // readManager reads a manager that was paused. It returns nil when that object does not exist any more.
 func (x *Execution) readManager(ctx context.Context, ref v1alpha1.ObjectRef) (*unstructured.Unstructured, error) {
+	object, err := x.readNamed(ctx, ref)
+	if err != nil || object == nil || string(object.GetUID()) != ref.UID {
+		return nil, err
+	}
+	return object, nil
+}
+
+// readNamed reads the manager that has the name now, or nil where there is none.
+func (x *Execution) readNamed(ctx context.Context, ref v1alpha1.ObjectRef) (*unstructured.Unstructured, error) {
 	mapping, err := x.Mapper.RESTMapping(gitops.GroupKind(ref.Kind))
 	if apimeta.IsNoMatchError(err) {
 		return nil, nil
@@ -298,7 +307,7 @@ func (x *Execution) readManager(ctx context.Context, ref v1alpha1.ObjectRef) (*u
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", nameOf(ref), err)
 	}
-	if len(found) == 0 || string(found[0].GetUID()) != ref.UID {
+	if len(found) == 0 {
 		return nil, nil
 	}
 	return found[0], nil

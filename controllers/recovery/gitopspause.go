@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
@@ -121,25 +122,29 @@ func (x *Execution) pauseOf(ref v1alpha1.ObjectRef, child string) *v1alpha1.GitO
 // pauseOne brings the pause of one manager on. What somebody else had paused before is left as it is.
 func pauseOne(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep, m *manager) (Outcome, error) {
 	name, p := nameOf(m.ref()), x.pauseOf(m.ref(), m.child)
-	if (p == nil || p.State == v1alpha1.GitOpsResumed) && gitops.Paused(m.object, m.child) {
-		if busy := gitops.InFlight(m.object); busy != "" {
-			return waiting("%s is paused already; %s", name, busy), nil
-		}
-		return done("%s is paused already, and stays so", name), nil
-	}
+	anew := p == nil || p.State == v1alpha1.GitOpsResumed
 	p, why := x.begin(step, m, p)
 	if why != "" {
 		return waiting("%s", why), nil
 	}
+	if anew && gitops.Paused(m.object, m.child) {
+		p.Borrowed, p.State, p.Message = new(true), v1alpha1.GitOpsPaused, "others had paused it before"
+	}
 	why, err := x.keepPaused(ctx, p, m.object)
 	if err != nil || why != "" {
 		return waiting("%s", why).after(managersPoll), err
+	}
+	if borrowed(*p) {
+		return done("%s is paused already, and stays so", name), nil
 	}
 	if left := p.Since.Add(pauseSettles).Sub(x.Now.Time); left > 0 {
 		return waiting("%s is paused, and is looked at again in a moment: what it has begun before may still come", name).after(left), nil
 	}
 	return done("%s is paused until %s", name, p.ExpiresAt.UTC().Format(time.RFC3339)), nil
 }
+
+// borrowed reports whether a manager is paused by others, who also decide when it is resumed.
+func borrowed(p v1alpha1.GitOpsPause) bool { return ptr.Deref(p.Borrowed, false) }
 
 // begin records what a manager has, before it is paused.
 func (x *Execution) begin(step v1alpha1.RecoveryStep, m *manager, p *v1alpha1.GitOpsPause) (*v1alpha1.GitOpsPause, string) {
@@ -185,6 +190,11 @@ func (x *Execution) keepPaused(ctx context.Context, p *v1alpha1.GitOpsPause, obj
 		p.State, p.Undone = v1alpha1.GitOpsUndone, p.Undone+1
 		p.Message = undoneBy(object)
 	}
+	if borrowed(*p) {
+		if why := x.takeOver(p, object); why != "" {
+			return why, nil
+		}
+	}
 	if p.Undone > maxUndone {
 		return fmt.Sprintf("%s was resumed %d times though the recovery is under way, and is not paused once more: %s. Find out who does that, and have it paused", name, p.Undone, p.Message), nil
 	}
@@ -200,6 +210,16 @@ func (x *Execution) keepPaused(ctx context.Context, p *v1alpha1.GitOpsPause, obj
 		return why, nil
 	}
 	return why, x.writePause(ctx, p, object, detail)
+}
+
+// takeOver makes the pause one of this Incident: whoever had it before has resumed the manager, or the one that was paused was deleted and made anew. It says why it cannot, or "".
+func (x *Execution) takeOver(p *v1alpha1.GitOpsPause, object *unstructured.Unstructured) string {
+	before, err := json.Marshal(gitops.Record(object))
+	if err != nil || len(before) > maxBefore {
+		return fmt.Sprintf("what %s has cannot be recorded (%d bytes): pause it by hand", nameOf(p.Object), len(before))
+	}
+	p.Borrowed, p.Before, p.Since, p.Object.UID = nil, string(before), x.Now, string(object.GetUID())
+	return ""
 }
 
 // undoneBy says who probably has resumed a manager.
@@ -267,10 +287,14 @@ func WatchPauses(ctx context.Context, x *Execution) error {
 	var failures []error
 	for i := range *x.Pauses {
 		p := &(*x.Pauses)[i]
-		if p.State == v1alpha1.GitOpsResumed || p.State == v1alpha1.GitOpsResuming || x.underWay(p.Step) {
+		if p.State == v1alpha1.GitOpsResumed || p.State == v1alpha1.GitOpsResuming && !x.skipsResuming() || x.underWay(p.Step) {
 			continue
 		}
-		why, err := x.watchPause(ctx, p)
+		watch := x.watchPause
+		if x.skipped(p.Step) || p.State == v1alpha1.GitOpsResuming {
+			watch = x.letBe
+		}
+		why, err := watch(ctx, p)
 		if err != nil {
 			failures = append(failures, err)
 			why = err.Error()
@@ -286,10 +310,58 @@ func (x *Execution) watchPause(ctx context.Context, p *v1alpha1.GitOpsPause) (st
 		return "", err
 	}
 	if object == nil {
+		return x.watchSuccessor(ctx, p)
+	}
+	return x.keepPaused(ctx, p, object)
+}
+
+// watchSuccessor looks whether a manager that is gone was made anew under its name, as an ApplicationSet or a parent app does. The new one knows nothing of the pause.
+func (x *Execution) watchSuccessor(ctx context.Context, p *v1alpha1.GitOpsPause) (string, error) {
+	object, err := x.readNamed(ctx, p.Object)
+	if err != nil {
+		return "", err
+	}
+	gone := p.Object
+	if object == nil || x.pauseOf(managerRef(object), p.Child) != nil {
 		x.settle(p)
 		return "", nil
 	}
+	if why := x.takeOver(p, object); why != "" {
+		return why, nil
+	}
+	x.Journal.Done(v1alpha1.ActionPauseGitOps, gone)
+	p.State, p.Undone, p.Message = v1alpha1.GitOpsUndone, p.Undone+1, "it was deleted and made anew, and the new one is not paused"
 	return x.keepPaused(ctx, p, object)
+}
+
+// letBe looks at what people do not want to be paused, or resumed, by this recovery any more: they have skipped the step. Nothing is changed, and nothing waits for it.
+func (x *Execution) letBe(ctx context.Context, p *v1alpha1.GitOpsPause) (string, error) {
+	object, err := x.readManager(ctx, p.Object)
+	if err != nil {
+		return "", err
+	}
+	switch {
+	case object == nil:
+		x.settle(p)
+	case !gitops.Paused(object, p.Child):
+		x.settle(p)
+		p.Message = "it is not paused, and the step that dealt with it was skipped"
+	case p.State != v1alpha1.GitOpsPaused:
+		x.Journal.Done(v1alpha1.ActionPauseGitOps, p.Object)
+		x.Journal.Done(v1alpha1.ActionResumeGitOps, p.Object)
+		p.State, p.Message = v1alpha1.GitOpsPaused, "it is still paused, and the step that dealt with it was skipped: resume it by hand, or have the step retried"
+	}
+	return "", nil
+}
+
+func (x *Execution) skipped(step string) bool {
+	s := x.Status(step)
+	return s != nil && s.State == v1alpha1.StepSkipped
+}
+
+// skipsResuming reports whether people have skipped all that could resume.
+func (x *Execution) skipsResuming() bool {
+	return !slices.ContainsFunc(x.Plan.Steps, func(s v1alpha1.RecoveryStep) bool { return s.ResumeGitOps != nil && !x.skipped(s.Name) })
 }
 
 // underWay reports whether the step looks after its pauses itself.
@@ -347,7 +419,7 @@ func LookAtPauses(ctx context.Context, x *Execution) error {
 			return err
 		}
 		switch {
-		case object == nil:
+		case object == nil, borrowed(*p):
 			x.settle(p)
 		case object.GetLabels()[v1alpha1.GitOpsPausedLabel] != string(x.Incident.UID) || !gitops.Paused(object, p.Child):
 			x.settle(p)

@@ -117,7 +117,7 @@ func (x *Execution) unproven(step v1alpha1.RecoveryStep, workloads []applied) st
 	var why []string
 	for _, a := range workloads {
 		for _, m := range a.managers {
-			if p := x.pauseOf(m.ref(), m.child); p == nil || p.State == v1alpha1.GitOpsResumed {
+			if p := x.pauseOf(m.ref(), m.child); p == nil || p.State == v1alpha1.GitOpsResumed || borrowed(*p) {
 				continue // somebody else's pause is left alone
 			}
 			unseen := "the step has not started"
@@ -184,11 +184,20 @@ func (x *Execution) resumeOne(ctx context.Context, p *v1alpha1.GitOpsPause) (str
 		x.settle(p)
 		return "", nil
 	}
+	if borrowed(*p) {
+		x.settle(p)
+		p.Message = "others had paused it before, and it is left to them"
+		return "", nil
+	}
 	var was gitops.Before
 	if err := json.Unmarshal([]byte(p.Before), &was); err != nil {
 		return "", fmt.Errorf("reading what was recorded of %s: %w", nameOf(p.Object), err)
 	}
-	patch, err := gitops.ResumePatch(object, p.Child, was, string(x.Incident.UID))
+	mark := string(x.Incident.UID)
+	if x.pausedForOthers(*p) {
+		mark = "" // the mark stays until the last of them is resumed
+	}
+	patch, err := gitops.ResumePatch(object, p.Child, was, mark)
 	if err != nil {
 		return "", err
 	}
@@ -208,6 +217,13 @@ func (x *Execution) resumeOne(ctx context.Context, p *v1alpha1.GitOpsPause) (str
 		return why, nil
 	}
 	return why, x.writeResume(ctx, p.Object, object, patch, detail)
+}
+
+// pausedForOthers reports whether the ApplicationSet is still paused for another child.
+func (x *Execution) pausedForOthers(p v1alpha1.GitOpsPause) bool {
+	return slices.ContainsFunc(*x.Pauses, func(other v1alpha1.GitOpsPause) bool {
+		return other.Object == p.Object && other.Child != p.Child && other.State != v1alpha1.GitOpsResumed && !borrowed(other)
+	})
 }
 
 func (x *Execution) writeResume(ctx context.Context, ref v1alpha1.ObjectRef, object *unstructured.Unstructured, patch []byte, detail string) error {

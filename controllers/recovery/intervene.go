@@ -45,7 +45,8 @@ func intervened(s v1alpha1.StepStatus, v v1alpha1.Intervention, now metav1.Time)
 	case v1alpha1.InterventionRetry:
 		s.Tries++
 		s.Override = ""
-		s.State, s.StartedAt, s.FinishedAt, s.ObservedSince = v1alpha1.StepPending, metav1.Time{}, metav1.Time{}, metav1.Time{}
+		s.State, s.StartedAt, s.FinishedAt = v1alpha1.StepPending, metav1.Time{}, metav1.Time{}
+		s.ObservedSince, s.NotObservedSince, s.NotObservedSeconds = metav1.Time{}, metav1.Time{}, 0
 	case v1alpha1.InterventionSkip:
 		s.State, s.FinishedAt = v1alpha1.StepSkipped, now
 	case v1alpha1.InterventionUndo:

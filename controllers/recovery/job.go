@@ -27,14 +27,14 @@ const RecoveryJobLabel = "containment.cofferdam.dev/recovery-step"
 type runJob struct{}
 
 func (runJob) Run(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep) (Outcome, error) {
-	return runOnce(ctx, x, step.Name, jobFor(x, step))
+	return runOnce(ctx, x, step.Name, "", jobFor(x, step))
 }
 
 // succeeded is what is recorded of a Job that has: what it was for holds also when somebody clears it away.
 const succeeded = `{"succeeded":true}`
 
-// runOnce brings a Job of a step on. It is created once, whoever deletes it, and its result is remembered.
-func runOnce(ctx context.Context, x *Execution, step string, wanted *batchv1.Job) (Outcome, error) {
+// runOnce brings a Job of a step on, which jobOf has made for that purpose. It is created once, whoever deletes it, and its result is remembered.
+func runOnce(ctx context.Context, x *Execution, step, purpose string, wanted *batchv1.Job) (Outcome, error) {
 	name := "Job " + wanted.Namespace + "/" + wanted.Name
 	record := x.Recorded(step, jobRef(wanted))
 	if record != nil && record.Data == succeeded {
@@ -46,6 +46,10 @@ func runOnce(ctx context.Context, x *Execution, step string, wanted *batchv1.Job
 	case apierrors.IsNotFound(err) && record != nil:
 		return failed("%s was deleted before it had ended: retry the step", name), nil
 	case apierrors.IsNotFound(err):
+		why, err := former(ctx, x, step, func(try int32) string { return jobName(x, step, purpose, try) })
+		if err != nil || why != "" {
+			return waiting("%s", why), err
+		}
 		return startJob(ctx, x, wanted)
 	case err != nil:
 		return Outcome{}, fmt.Errorf("reading %s: %w", name, err)
@@ -58,6 +62,25 @@ func runOnce(ctx context.Context, x *Execution, step string, wanted *batchv1.Job
 		record.Data = succeeded
 	}
 	return out, nil
+}
+
+// former says which Job of an earlier try has not ended, or "". A step that was skipped, or undone, and is retried finds it running: what it does is not done twice at once.
+func former(ctx context.Context, x *Execution, step string, named func(try int32) string) (string, error) {
+	for try := range x.tries(step) {
+		key := client.ObjectKey{Namespace: x.Incident.Namespace, Name: named(try)}
+		var job batchv1.Job
+		err := x.Reader.Get(ctx, key, &job)
+		if apierrors.IsNotFound(err) {
+			continue
+		}
+		if err != nil {
+			return "", fmt.Errorf("reading Job %s: %w", key, err)
+		}
+		if out := judgeJob(&job, ""); job.Labels[v1alpha1.IncidentUIDLabel] == string(x.Incident.UID) && !out.Done && !out.Failed {
+			return fmt.Sprintf("Job %s of an earlier try has not ended, and another one is not started beside it: it is waited for; or delete it together with its pods", key), nil
+		}
+	}
+	return "", nil
 }
 
 // jobRef leaves the UID out: that the Job was there at all is what has to be known once it is not.
@@ -86,6 +109,9 @@ func judgeJob(job *batchv1.Job, name string) Outcome {
 		case batchv1.JobSuspended, batchv1.JobFailureTarget, batchv1.JobSuccessCriteriaMet:
 		}
 	}
+	if job.Status.Active == 0 {
+		return waiting("waits for %s, which has no pod: if that stays so, kubectl describe -n %s job/%s says why, such as a quota or the Pod Security of the namespace", name, job.Namespace, job.Name)
+	}
 	return waiting("waits for %s, of which %d pods are active", name, job.Status.Active)
 }
 
@@ -97,18 +123,22 @@ func jobFor(x *Execution, step v1alpha1.RecoveryStep) *batchv1.Job {
 func jobOf(x *Execution, step, purpose string, seconds int32, pod corev1.PodSpec) *batchv1.Job {
 	labels := measure.OwnedLabels(x.Incident)
 	labels[RecoveryJobLabel] = step
-	id := fmt.Appendf(nil, "%s/%s/%d", x.Incident.UID, step, x.tries(step))
-	if purpose != "" {
-		id = fmt.Appendf(id, "/%s", purpose)
-	}
-	sum := sha256.Sum256(id)
 	return &batchv1.Job{
-		ObjectMeta: metav1.ObjectMeta{Namespace: x.Incident.Namespace, Name: "cofferdam-" + hex.EncodeToString(sum[:8]), Labels: labels, Annotations: measure.OwnedAnnotations(x.Incident)},
+		ObjectMeta: metav1.ObjectMeta{Namespace: x.Incident.Namespace, Name: jobName(x, step, purpose, x.tries(step)), Labels: labels, Annotations: measure.OwnedAnnotations(x.Incident)},
 		Spec: batchv1.JobSpec{
 			BackoffLimit: new(int32(0)), ActiveDeadlineSeconds: new(int64(seconds)),
 			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: maps.Clone(labels)}, Spec: pod},
 		},
 	}
+}
+
+func jobName(x *Execution, step, purpose string, try int32) string {
+	id := fmt.Appendf(nil, "%s/%s/%d", x.Incident.UID, step, try)
+	if purpose != "" {
+		id = fmt.Appendf(id, "/%s", purpose)
+	}
+	sum := sha256.Sum256(id)
+	return "cofferdam-" + hex.EncodeToString(sum[:8])
 }
 
 func jobPod(run *v1alpha1.RunJobStep) corev1.PodSpec {

@@ -20,7 +20,7 @@ func TestJudgeJob(t *testing.T) {
 		done, failed bool
 		says         string
 	}{
-		"new":                 {says: "waits for Job shop/j, of which 0 pods are active"},
+		"new":                 {says: "waits for Job shop/j, which has no pod: if that stays so, kubectl describe -n shop job/j says why"},
 		"active":              {status: batchv1.JobStatus{Active: 1}, says: "1 pods are active"},
 		"complete":            {status: with(batchv1.JobComplete, corev1.ConditionTrue), done: true, says: "has succeeded"},
 		"failed":              {status: with(batchv1.JobFailed, corev1.ConditionTrue), failed: true, says: "has failed (Because: so); see kubectl logs -n shop job/j"},

@@ -1,6 +1,8 @@
 package recovery
 
 import (
+	"fmt"
+
 	"cofferdam.dev/cofferdam/api/v1alpha1"
 	"cofferdam.dev/cofferdam/controllers/outbound"
 )
@@ -22,6 +24,22 @@ func lacking(x *Execution, step v1alpha1.RecoveryStep) string {
 			if outbound.Find(x.Policy.Recovery.Prometheus, check.Source) == nil {
 				return lackingSource(check.Source)
 			}
+		}
+	}
+	return ""
+}
+
+// Lacks says what the plan needs of the operator, or of the standing orders, and none of those has that may govern an Incident whose recovery it is; or "".
+func Lacks(plan v1alpha1.RecoveryPlanSpec, probeImage string, orders []v1alpha1.ContainmentPolicySpec) string {
+	for _, step := range plan.Steps {
+		why := lacking(&Execution{ProbeImage: probeImage}, step)
+		for _, o := range orders {
+			if why = lacking(&Execution{ProbeImage: probeImage, Policy: o}, step); why == "" {
+				break
+			}
+		}
+		if why != "" {
+			return fmt.Sprintf("step %s: %s", step.Name, why)
 		}
 	}
 	return ""

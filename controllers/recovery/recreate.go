@@ -288,8 +288,8 @@ func (r *recreation) remember() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("recording %s %s: %w", r.name.Kind, r.name.Name, err)
 	}
-	if len(data) > maxRecord {
-		return fmt.Sprintf("%s %s cannot be recorded, and so not be created anew: its manifest has more than %d bytes; create it by hand with known-good images, and skip the step", r.name.Kind, r.name.Name, maxRecord), nil
+	if why := r.x.unrecordable(r.step.Name, r.current.ref, data); why != "" {
+		return fmt.Sprintf("the manifest of %s %s cannot be recorded, and so not be created anew: %s; or create it by hand with known-good images, and skip the step", r.name.Kind, r.name.Name, why), nil
 	}
 	r.x.Record(r.step.Name, v1alpha1.StepRecord{Object: r.current.ref, ResourceVersion: r.current.object.GetResourceVersion(), Data: string(data)})
 	return "", nil

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -77,16 +78,17 @@ func rollBack(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep, ref
 	case impossible != "":
 		return waiting("%s", impossible), nil
 	case patch != nil:
+		if why, err := recordTemplate(x, step, w, *good); err != nil || why != "" {
+			return failed("%s", why), err
+		}
 		// Names are freed first: the StatefulSet controller tries ever more rarely to create a pod whose name is taken, and it is the change of the template that
-		// wakes it.
+		// wakes it. The intent is durable by then, so that the change comes in the pass that sees a name to be free, before a pod of the compromised template takes it.
+		x.Journal.IntendAnew(v1alpha1.ActionRollBackImages, w.changed(), detail)
 		if err := unblock(ctx, x, w, blocked); err != nil {
 			return Outcome{}, err
 		}
 		if left := blockers(x, w); left != "" {
 			return waiting("%s %s: %s", ref.Kind, ref.Name, left), nil
-		}
-		if why, err := recordTemplate(x, step, w, *good); err != nil || why != "" {
-			return failed("%s", why), err
 		}
 		return applyChange(ctx, x, w, patch, detail)
 	}
@@ -227,13 +229,20 @@ func isReady(pod *corev1.Pod) bool {
 	})
 }
 
-// digestOf returns the part of an image reference, or of an imageID, behind the "@".
+// digestOf returns the part of an image reference, or of an imageID, behind the "@"; of an imageID without one, the digest of the configuration that it is.
 func digestOf(image string) string {
 	if _, digest, ok := strings.Cut(image, "@"); ok {
 		return digest
 	}
+	image = strings.TrimPrefix(image, "docker://")
+	if bareDigest.MatchString(image) {
+		return "sha256:" + image
+	}
 	return image
 }
+
+// bareDigest is how CRI-O names an image by its configuration.
+var bareDigest = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
 // workloadPods are the pods that the workload owns now. Quarantined pods that were detached are not among them.
 func workloadPods(all map[string]*corev1.Pod, w *workload) []*corev1.Pod {

@@ -38,8 +38,8 @@ func recordTemplate(x *Execution, step v1alpha1.RecoveryStep, w *workload, good 
 	if err != nil {
 		return "", fmt.Errorf("recording the template of %s %s: %w", w.ref.Kind, w.ref.Name, err)
 	}
-	if len(data) > maxRecord {
-		return fmt.Sprintf("the pod template of %s %s cannot be recorded, and so not be put back: it has more than %d bytes; use restore Images", w.ref.Kind, w.ref.Name, maxRecord), nil
+	if why := x.unrecordable(step.Name, w.ref, data); why != "" {
+		return fmt.Sprintf("the pod template of %s %s cannot be recorded, and so not be put back: %s; or use restore Images", w.ref.Kind, w.ref.Name, why), nil
 	}
 	x.Record(step.Name, v1alpha1.StepRecord{Object: w.ref, ResourceVersion: w.object.GetResourceVersion(), Data: string(data)})
 	return "", nil

@@ -2,6 +2,7 @@ package recovery
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -15,10 +16,16 @@ import (
 // Unusable says why a plan cannot be executed, with a reason of the plan's Ready condition, or "" when it can be. It finds what admission cannot: CEL rules
 // neither walk a graph nor compile expressions.
 func Unusable(plan v1alpha1.RecoveryPlanSpec) (reason, why string) {
+	if why := Oversized(plan, nil); why != "" {
+		return v1alpha1.ReasonUnsoundSteps, why
+	}
 	if circle := Cycle(plan.Steps); circle != nil {
 		return v1alpha1.ReasonCyclicDependencies, "steps depend on one another in a circle: " + strings.Join(circle, " -> ")
 	}
 	if why := unsound(plan.Steps); why != "" {
+		return v1alpha1.ReasonUnsoundSteps, why
+	}
+	if why := rotatedTwice(plan.Steps); why != "" {
 		return v1alpha1.ReasonUnsoundSteps, why
 	}
 	if why := image.Invalid(plan.Verification); why != "" {
@@ -32,6 +39,21 @@ func Unusable(plan v1alpha1.RecoveryPlanSpec) (reason, why string) {
 		}
 	}
 	return "", ""
+}
+
+// maxPlan is how many bytes of JSON a plan may have together with what was chosen for it. The Incident keeps a copy of both, beside all else.
+const maxPlan = 256 << 10
+
+// Oversized says that an Incident could not hold the plan and what was chosen for it, or "".
+func Oversized(plan v1alpha1.RecoveryPlanSpec, choices []v1alpha1.StepChoice) string {
+	raw, err := json.Marshal([]any{plan, choices})
+	if err != nil {
+		return fmt.Sprintf("it cannot be written as JSON: %v", err)
+	}
+	if len(raw) <= maxPlan {
+		return ""
+	}
+	return fmt.Sprintf("the plan, with what was chosen for it, has %d bytes, and an Incident holds %d of them: divide it into several plans, for an Incident each", len(raw), maxPlan)
 }
 
 // unsound says what the guard of recovery plans refuses: a plan may be older than the guard.
@@ -60,6 +82,36 @@ func unsound(steps []v1alpha1.RecoveryStep) string {
 		}
 		if step.ResumeGitOps != nil && !afterPause(steps, step) {
 			return fmt.Sprintf("resumeGitOps step %s depends on no pauseGitOps step: there is nothing that it could resume", step.Name)
+		}
+	}
+	return ""
+}
+
+// rotatedTwice says which secret several steps would rotate, or "": the second would take from its consumers what the first has given them.
+func rotatedTwice(steps []v1alpha1.RecoveryStep) string {
+	by := map[string]string{}
+	for _, step := range steps {
+		if step.RotateSecrets == nil {
+			continue
+		}
+		var rotated []string
+		for _, g := range step.RotateSecrets.Generate {
+			rotated = append(rotated, "Secret "+g.SecretName)
+		}
+		for _, t := range step.RotateSecrets.TokenSecrets {
+			rotated = append(rotated, "Secret "+t.SecretName)
+		}
+		for _, name := range step.RotateSecrets.ExternalSecrets {
+			rotated = append(rotated, "ExternalSecret "+name)
+		}
+		for _, name := range step.RotateSecrets.Certificates {
+			rotated = append(rotated, "Certificate "+name)
+		}
+		for _, r := range rotated {
+			if first, again := by[r]; again {
+				return fmt.Sprintf("%s is rotated by step %s and again by step %s: rotate it once", r, first, step.Name)
+			}
+			by[r] = step.Name
 		}
 	}
 	return ""

@@ -42,7 +42,7 @@ func runChecks(ctx context.Context, x *Execution, step, as string, what *v1alpha
 	}
 	if what.Job.Image != "" {
 		job := jobOf(x, step, as+"/job", what.Job.TimeoutSeconds, jobPod(&what.Job))
-		out, err := runOnce(ctx, x, step, job)
+		out, err := runOnce(ctx, x, step, as+"/job", job)
 		if err != nil || !out.Done {
 			return out, err
 		}
@@ -60,7 +60,7 @@ func runProbe(ctx context.Context, x *Execution, step, as string, what *v1alpha1
 		return Outcome{}, err
 	}
 	job := jobOf(x, step, as+"/probe", what.ProbeSeconds+probeGrace, pod)
-	out, err := runOnce(ctx, x, step, job)
+	out, err := runOnce(ctx, x, step, as+"/probe", job)
 	if err != nil || out.Done {
 		return out, err
 	}
@@ -82,7 +82,7 @@ func probePod(image string, what *v1alpha1.VerifyStep) (corev1.PodSpec, error) {
 			RunAsNonRoot: new(true), RunAsUser: new(int64(65532)), RunAsGroup: new(int64(65532)), SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
 		},
 		Containers: []corev1.Container{{
-			Name: "probe", Image: image, ImagePullPolicy: corev1.PullIfNotPresent, Args: []string{"probe", arg}, TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
+			Name: "probe", Image: image, ImagePullPolicy: corev1.PullIfNotPresent, Args: []string{"probe", strings.ReplaceAll(arg, "$", "$$")}, TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
 			Resources: corev1.ResourceRequirements{Requests: little, Limits: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("64Mi")}},
 			SecurityContext: &corev1.SecurityContext{
 				AllowPrivilegeEscalation: new(false), ReadOnlyRootFilesystem: new(true), Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},

@@ -91,11 +91,11 @@ func TestRunOnce(t *testing.T) {
 			x.ProbeImage, x.Steps = "operator", states("look=Running")
 			job := probed(x, end, corev1.ContainerState{}, corev1.PodRunning)
 			x.Reader = fake.NewClientBuilder().WithScheme(scheme.Scheme).WithObjects(job).Build()
-			if _, err := runOnce(t.Context(), x, "look", job); err != nil {
+			if _, err := runOnce(t.Context(), x, "look", "verify/probe", job); err != nil {
 				t.Fatal(err)
 			}
 			x.Reader = fake.NewClientBuilder().WithScheme(scheme.Scheme).Build()
-			out, err := runOnce(t.Context(), x, "look", job)
+			out, err := runOnce(t.Context(), x, "look", "verify/probe", job)
 			if err != nil || out.Done != (end != "") || out.Failed != (end == "") || len(wrote.ops) > 0 {
 				t.Errorf("runOnce() = %+v, %v, wrote %v", out, err, wrote.ops)
 			}

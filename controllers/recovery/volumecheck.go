@@ -50,6 +50,10 @@ func (r *restoration) check(ctx context.Context) (Outcome, error) {
 	err := r.x.Reader.Get(ctx, client.ObjectKeyFromObject(wanted), &job)
 	switch {
 	case apierrors.IsNotFound(err):
+		why, err := former(ctx, r.x, r.step.Name, r.checkName)
+		if err != nil || why != "" {
+			return waiting("%s", why), err
+		}
 		return r.startCheck(ctx, wanted)
 	case err != nil:
 		return Outcome{}, fmt.Errorf("reading %s: %w", name, err)
@@ -133,14 +137,13 @@ func (r *restoration) checkPolicy() *networkingv1.NetworkPolicy {
 
 // checkJob is the job that looks at this volume in this try.
 func (r *restoration) checkJob() *batchv1.Job {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%s/check/%s/%d", r.suffix(), r.fresh.UID, r.x.tries(r.step.Name)))
 	labels := measure.OwnedLabels(r.x.Incident)
 	labels[RecoveryJobLabel] = r.step.Name
 	check := r.step.RestoreVolumes.Check
 	limit := int64(check.TimeoutSeconds)
 	return &batchv1.Job{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace: r.x.Incident.Namespace, Name: "cofferdam-check-" + hex.EncodeToString(sum[:8]), Labels: labels, Annotations: measure.OwnedAnnotations(r.x.Incident),
+			Namespace: r.x.Incident.Namespace, Name: r.checkName(r.x.tries(r.step.Name)), Labels: labels, Annotations: measure.OwnedAnnotations(r.x.Incident),
 		},
 		Spec: batchv1.JobSpec{
 			BackoffLimit: new(int32(0)), ActiveDeadlineSeconds: &limit,
@@ -150,6 +153,11 @@ func (r *restoration) checkJob() *batchv1.Job {
 			},
 		},
 	}
+}
+
+func (r *restoration) checkName(try int32) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s/check/%s/%d", r.suffix(), r.fresh.UID, try))
+	return "cofferdam-check-" + hex.EncodeToString(sum[:8])
 }
 
 func (r *restoration) checkPod(check v1alpha1.VolumeCheck) corev1.PodSpec {

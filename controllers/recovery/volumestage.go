@@ -74,8 +74,8 @@ func (r *restoration) remember(ctx context.Context) (out Outcome, err error) {
 	if err != nil {
 		return Outcome{}, fmt.Errorf("recording %s %s: %w", claimKind, r.choice.Object.Name, err)
 	}
-	if len(data) > maxRecord {
-		return failed("%s %s cannot be recorded, and so not be put back: its labels and annotations have more than %d bytes; take some off, and retry the step", claimKind, r.choice.Object.Name, maxRecord), nil
+	if why := r.x.unrecordable(r.step.Name, r.choice.Object, data); why != "" {
+		return failed("the labels and annotations of %s %s cannot be recorded, and so not be put back: %s; take some off, and retry the step", claimKind, r.choice.Object.Name, why), nil
 	}
 	r.x.Record(r.step.Name, v1alpha1.StepRecord{Object: r.choice.Object, ResourceVersion: r.claim.ResourceVersion, Data: string(data)})
 	return done("recorded"), nil

@@ -264,3 +264,20 @@ func orOne(replicas *int32) int32 {
 	}
 	return *replicas
 }
+
+// Named are the workloads that the plan names and that the apps API has, empty but for their names.
+func Named(namespace string, plan v1alpha1.RecoveryPlanSpec) []client.Object {
+	var out []client.Object
+	for _, good := range plan.Images {
+		meta := metav1.ObjectMeta{Namespace: namespace, Name: good.Workload.Name}
+		switch string(good.Workload.Kind) {
+		case string(v1alpha1.TargetDeployment):
+			out = append(out, &appsv1.Deployment{ObjectMeta: meta})
+		case string(v1alpha1.TargetStatefulSet):
+			out = append(out, &appsv1.StatefulSet{ObjectMeta: meta})
+		case string(v1alpha1.TargetDaemonSet):
+			out = append(out, &appsv1.DaemonSet{ObjectMeta: meta})
+		}
+	}
+	return out
+}

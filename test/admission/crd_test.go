@@ -586,7 +586,9 @@ var _ = Describe("The rules of the CRDs", func() {
 			added := object.Spec.Interventions
 			object.Spec.Interventions = nil
 			Expect(lead.Create(ctx, object)).To(Succeed())
-			if object.Spec.Interventions = added; len(added) > 0 {
+			if len(added) > 0 {
+				begin(ctx, object, "a")
+				object.Spec.Interventions = added
 				Expect(chief.Update(ctx, object)).To(Succeed())
 			}
 			Approval("close", "chief", "sha256:1")(object)

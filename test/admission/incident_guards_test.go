@@ -31,6 +31,25 @@ func declared(ctx context.Context, changes ...func(*incident)) *incident {
 	return object
 }
 
+// recovering is an Incident whose recovery has begun, with steps of these names.
+func recovering(ctx context.Context, steps ...string) *incident {
+	GinkgoHelper()
+	object := declared(ctx)
+	begin(ctx, object, steps...)
+	return object
+}
+
+// begin lets the recovery of the Incident have begun, with steps of these names.
+func begin(ctx context.Context, object *incident, steps ...string) {
+	GinkgoHelper()
+	object.Status.Recovery = &containmentv1alpha1.RecoveryStatus{PlanName: "plan", PlanUID: "uid", PlanDigest: "sha256:1"}
+	for _, name := range steps {
+		object.Status.Recovery.Plan.Steps = append(object.Status.Recovery.Plan.Steps, Plan(shop, "plan", Approve(name)).Spec.Steps...)
+		object.Status.Recovery.Steps = append(object.Status.Recovery.Steps, containmentv1alpha1.StepStatus{Name: name, State: containmentv1alpha1.StepPending})
+	}
+	Expect(operator.Status().Update(ctx, object)).To(Succeed())
+}
+
 // changed is a changed copy.
 func changed(object *incident, changes ...func(*incident)) *incident {
 	object = object.DeepCopy()
@@ -270,8 +289,13 @@ var _ = Describe("Interventions", func() {
 		Expect(lead.Create(ctx, Incident(shop, "i", Intervention("a", "Skip", "lead")), client.DryRunAll)).To(refusedWith("a new Incident has no interventions"))
 	})
 
+	It("are not made before the recovery has begun", func(ctx context.Context) {
+		err := recoveryLead.Update(ctx, changed(declared(ctx), Intervention("a", "Skip", "recovery-lead")), client.DryRunAll)
+		Expect(err).To(refusedWith("the recovery has no step a: see status.recovery.steps, which is there once the recovery has begun"))
+	})
+
 	DescribeTable("are made", func(ctx context.Context, who *client.Client, message string, changes ...func(*incident)) {
-		err := (*who).Update(ctx, changed(declared(ctx), changes...), client.DryRunAll)
+		err := (*who).Update(ctx, changed(recovering(ctx, "a", "b"), changes...), client.DryRunAll)
 		if message == "" {
 			Expect(err).NotTo(HaveOccurred())
 		} else {
@@ -279,6 +303,7 @@ var _ = Describe("Interventions", func() {
 		}
 	},
 		Entry("by a recovery lead", &recoveryLead, "", Intervention("a", "Skip", "recovery-lead")),
+		Entry("not in a step that there is not", &recoveryLead, "the recovery has no step c", Intervention("c", "Skip", "recovery-lead")),
 		Entry("not two at once", &recoveryLead, "one request adds at most one intervention", Intervention("a", "Skip", "recovery-lead"), Intervention("b", "Skip", "recovery-lead")),
 		Entry("not in another name", &recoveryLead, "the author of an intervention has to be your own user name, recovery-lead", Intervention("a", "Skip", "lead")),
 		Entry("not without the verb", &approver, "intervening in a recovery takes the RBAC verb intervene", Intervention("a", "Skip", "approver")),

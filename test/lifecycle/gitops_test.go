@@ -344,7 +344,7 @@ var _ = Describe("A workload that is applied from Git", func() {
 		r.recover(ctx)
 		inc := await(ctx, shop, "miner", "recovered", scenario.Is(v1alpha1.ConditionRecovered))
 		Expect(statusOf(inc, "pause").Message).To(ContainSubstring("is paused already, and stays so"))
-		Expect(inc.Status.Recovery.Pauses).To(BeEmpty())
+		Expect(inc.Status.Recovery.Pauses).To(ConsistOf(And(HaveField("Borrowed", HaveValue(BeTrue())), HaveField("State", v1alpha1.GitOpsResumed))))
 		Expect(automated(r.manager(ctx, app))).To(HaveKeyWithValue("enabled", false))
 		Expect(r.manager(ctx, app).GetLabels()).NotTo(HaveKey(v1alpha1.GitOpsPausedLabel))
 		Expect(r.image(ctx)).To(Equal(builder.GoodImage))

@@ -7,6 +7,7 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -42,7 +43,7 @@ var _ = Describe("An Incident", func() {
 		Expect(shop.SetGoal(ctx, "miner", v1alpha1.GoalRecover)).To(Succeed())
 		await(ctx, shop, "miner", "waiting for approval", stepIs("sign-off", v1alpha1.StepRunning))
 		Expect(shop.Approve(ctx, "miner", "sign-off")).To(Succeed())
-		await(ctx, shop, "miner", "recovered", scenario.Is(v1alpha1.ConditionRecovered))
+		expectEvents(ctx, shop, await(ctx, shop, "miner", "recovered", scenario.Is(v1alpha1.ConditionRecovered)))
 		for _, name := range []string{scenario.Web, scenario.DB} {
 			pods := podsOf(ctx, shop, name)
 			Expect(pods).NotTo(BeEmpty())
@@ -67,6 +68,20 @@ var _ = Describe("An Incident", func() {
 		Expect(shop.Responder.Delete(ctx, inc)).To(Succeed())
 	})
 })
+
+// expectEvents looks whether each turn of a pod, of an item of evidence and of a step is an Event of its own, with its own words.
+func expectEvents(ctx context.Context, shop *scenario.Shop, inc *v1alpha1.Incident) {
+	GinkgoHelper()
+	Eventually(ctx, func(g Gomega) {
+		var told eventsv1.EventList
+		g.Expect(shop.Admin.List(ctx, &told, client.InNamespace(shop.Namespace))).To(Succeed())
+		for _, entry := range inc.Status.Timeline {
+			if strings.HasPrefix(entry.Reason, "Step") || strings.HasPrefix(entry.Reason, "Pod") || strings.HasPrefix(entry.Reason, "Evidence") {
+				g.Expect(told.Items).To(ContainElement(And(HaveField("Reason", entry.Reason), HaveField("Note", HavePrefix(entry.Message)))))
+			}
+		}
+	}).WithTimeout(scenario.Patience).Should(Succeed())
+}
 
 // declare creates an Incident on the compromised workloads as the responder.
 func declare(ctx context.Context, shop *scenario.Shop, name string, changes ...func(*v1alpha1.Incident)) *v1alpha1.Incident {
