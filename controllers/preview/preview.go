@@ -5,6 +5,7 @@ package preview
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	authorizationv1 "k8s.io/api/authorization/v1"
@@ -77,6 +78,13 @@ func (p *Preview) Blocked() bool {
 		}
 	}
 	return false
+}
+
+// Untried reports whether a change was not tried because whoever asks may not make it.
+func (p *Preview) Untried() bool {
+	return slices.ContainsFunc(p.Steps, func(s Step) bool {
+		return slices.ContainsFunc(s.Changes, func(c Change) bool { return c.Tried == notTried && c.Why != "" })
+	})
 }
 
 func (p *Preview) blocks(object v1alpha1.ObjectRef, format string, args ...any) {

@@ -1,13 +1,16 @@
 package preview
 
 import (
+	"errors"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
 	"cofferdam.dev/cofferdam/controllers/recovery"
@@ -117,5 +120,31 @@ func TestObstacles(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// What the rights of whoever asks do not allow says nothing about what the operator may; what a quota or admission refuses is refused.
+func TestMayNot(t *testing.T) {
+	deployments := schema.GroupResource{Group: "apps", Resource: "deployments"}
+	for name, tc := range map[string]struct {
+		err  error
+		want bool
+	}{
+		"RBAC":       {apierrors.NewForbidden(deployments, "web", errors.New(`User "jane" cannot patch resource "deployments" in API group "apps" in the namespace "shop"`)), true},
+		"a quota":    {apierrors.NewForbidden(deployments, "web", errors.New("exceeded quota: small, requested: pods=1, used: pods=4, limited: pods=4")), false},
+		"admission":  {apierrors.NewForbidden(deployments, "web", errors.New(`violates PodSecurity "restricted:latest"`)), false},
+		"a conflict": {apierrors.NewConflict(deployments, "web", errors.New("it was changed")), false},
+	} {
+		if got := mayNot(tc.err); got != tc.want {
+			t.Errorf("%s: mayNot() = %t", name, got)
+		}
+	}
+	p := &Preview{Steps: []Step{{Changes: []Change{{Tried: notTried}, {Tried: accepted}}}}}
+	if p.Untried() {
+		t.Error("what is none of the cluster's cannot be tried, and that is no lack of rights")
+	}
+	p.Steps[0].Changes[0].Why = "you may not do it"
+	if !p.Untried() {
+		t.Error("nothing is said to be left untried")
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -39,7 +40,7 @@ func (t *trial) Write(ctx context.Context, op v1alpha1.PlannedAction, fn func(co
 		switch {
 		case err == nil:
 			change.Tried, change.Fields = accepted, try.fields
-		case apierrors.IsForbidden(err):
+		case mayNot(err):
 			change.Why = "you may not do it, so that nobody knows whether it would be accepted: " + err.Error()
 		default:
 			change.Tried, change.Why = refused, err.Error()
@@ -47,6 +48,11 @@ func (t *trial) Write(ctx context.Context, op v1alpha1.PlannedAction, fn func(co
 	}
 	t.changes = append(t.changes, change)
 	return nil
+}
+
+// mayNot reports whether RBAC has refused a request, so that nothing is known of it. Quotas and admission answer with the same reason, and what they refuse is refused to the operator as well.
+func mayNot(err error) bool {
+	return apierrors.IsForbidden(err) && strings.Contains(err.Error(), " cannot ") && strings.Contains(err.Error(), " resource ")
 }
 
 // trying notes what a patch changes.

@@ -54,6 +54,8 @@ type recreation struct {
 	// origin is the object that was recorded, and was what is needed of it; nil if none was.
 	origin v1alpha1.ObjectRef
 	was    *objectRecord
+	// made reports whether this try has created the object.
+	made bool
 }
 
 // objectRecord is what is needed to create a Job or a pod anew.
@@ -63,6 +65,8 @@ type objectRecord struct {
 	Owners      []metav1.OwnerReference `json:"owners,omitempty"`
 	Pod         *corev1.PodSpec         `json:"pod,omitempty"`
 	Job         *batchv1.JobSpec        `json:"job,omitempty"`
+	// Created is, of what a step has created, one more than the try in which it did: there is nothing else to be recorded of it.
+	Created int32 `json:"created,omitempty"`
 }
 
 // recreate deletes the object, once it is recorded and nothing is lost by it, creates it anew with the known-good images, and believes only pods.
@@ -77,6 +81,9 @@ func recreate(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep, nam
 	}
 	switch {
 	case r.ours():
+		if err := r.rememberMade(r.current.ref.UID); err != nil {
+			return Outcome{}, err
+		}
 		// What the former Job had made a moment before it was deleted may be seen only now.
 		if why, err := r.clearFormer(ctx); err != nil || why != "" {
 			return waiting("%s", why), err
@@ -84,6 +91,8 @@ func recreate(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep, nam
 		return r.judge(), nil
 	case r.current == nil && r.was == nil:
 		return waiting("%s; what was kept of it is in status.evidence: create it by hand with known-good images, and skip the step", why), nil
+	case r.current == nil && r.made && name.Kind == v1alpha1.RecoverableJob:
+		return failed("Job %s was created anew, and is gone before it was seen what came of it: its ttlSecondsAfterFinished may be over, or somebody has deleted it. It is not run twice by itself: skip the step if it has done its work, or have it retried, which runs it once more", name.Name), nil
 	case r.current == nil:
 		if why, err := r.clearFormer(ctx); err != nil || why != "" {
 			return waiting("%s", why), err
@@ -117,10 +126,15 @@ func readRecreation(ctx context.Context, x *Execution, step v1alpha1.RecoverySte
 			if record.Object.Kind != string(name.Kind) || record.Object.Name != name.Name {
 				continue
 			}
-			r.origin, r.was = record.Object, &objectRecord{}
-			if err := json.Unmarshal([]byte(record.Data), r.was); err != nil {
+			var was objectRecord
+			if err := json.Unmarshal([]byte(record.Data), &was); err != nil {
 				return nil, "", fmt.Errorf("reading what was recorded of %s %s: %w", name.Kind, name.Name, err)
 			}
+			if was.Created > 0 {
+				r.made = r.made || was.Created == x.tries(step.Name)+1
+				continue
+			}
+			r.origin, r.was = record.Object, &was
 			break
 		}
 	}
@@ -327,8 +341,21 @@ func (r *recreation) create(ctx context.Context) (Outcome, error) {
 	ref := v1alpha1.ObjectRef{Kind: string(r.name.Kind), Namespace: r.x.Incident.Namespace, Name: r.name.Name}
 	op := v1alpha1.PlannedAction{Verb: "create", Object: ref, Detail: "anew, with known-good images"}
 	return out, r.x.Writer.Write(ctx, op, func(ctx context.Context, c client.Client) error {
-		return client.IgnoreAlreadyExists(c.Create(ctx, object)) // the next pass sees whose it is
+		if err := c.Create(ctx, object); err != nil {
+			return client.IgnoreAlreadyExists(err) // the next pass sees whose it is
+		}
+		return r.rememberMade(string(object.GetUID()))
 	})
+}
+
+// rememberMade records that this try has created the object: what is gone after that was there.
+func (r *recreation) rememberMade(uid string) error {
+	data, err := json.Marshal(objectRecord{Created: r.x.tries(r.step.Name) + 1})
+	if err != nil {
+		return fmt.Errorf("recording %s %s: %w", r.name.Kind, r.name.Name, err)
+	}
+	r.x.Record(r.step.Name, v1alpha1.StepRecord{Object: v1alpha1.ObjectRef{Kind: string(r.name.Kind), Namespace: r.x.Incident.Namespace, Name: r.name.Name, UID: uid}, Data: string(data)})
+	return nil
 }
 
 // desired is the object as it was, with the known-good images and our mark, and without what the API server and the scheduler have added.

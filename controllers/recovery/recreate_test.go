@@ -8,6 +8,8 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes/scheme"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
 )
@@ -112,6 +114,34 @@ func TestRecreatedJobOutlivesAPodThatNeverRan(t *testing.T) {
 			r := &recreation{x: x, good: good("main"), current: &workload{ref: v1alpha1.ObjectRef{Kind: "Job", Name: "j"}, object: job}}
 			if got := r.judge(); got.Done != tc.want {
 				t.Errorf("judge() = %+v, want done: %t", got, tc.want)
+			}
+		})
+	}
+}
+
+// A Job that was created anew, and is gone before it was seen what came of it, may have done its work: it is not run a second time by itself.
+func TestRecreatedJobThatIsGoneIsNotRunTwice(t *testing.T) {
+	ref := v1alpha1.WorkloadRef{Kind: "Job", Name: "import"}
+	plan := v1alpha1.RecoveryPlanSpec{Images: []v1alpha1.KnownGoodImages{{Workload: ref, Containers: good("main").Containers}}}
+	step := v1alpha1.RecoveryStep{Name: "back", RollBackImages: &v1alpha1.RollBackImagesStep{Workloads: []v1alpha1.WorkloadRef{ref}}}
+	former := v1alpha1.StepRecord{Object: v1alpha1.ObjectRef{Kind: "Job", Namespace: "shop", Name: "import", UID: "former"}, Data: `{"job":{"template":{"spec":{"containers":[{"name":"main"}]}}}}`}
+	made := v1alpha1.StepRecord{Object: v1alpha1.ObjectRef{Kind: "Job", Namespace: "shop", Name: "import", UID: "anew"}, Data: `{"created":1}`}
+	for name, tc := range map[string]struct {
+		records []v1alpha1.StepRecord
+		tries   int32
+		failed  bool
+	}{
+		"not created yet":      {records: []v1alpha1.StepRecord{former}},
+		"created, and gone":    {records: []v1alpha1.StepRecord{former, made}, failed: true},
+		"the step was retried": {records: []v1alpha1.StepRecord{former, made}, tries: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			x, wrote := execution(incident(&plan))
+			x.Plan, x.Reader = plan, fake.NewClientBuilder().WithScheme(scheme.Scheme).Build()
+			x.Steps = []v1alpha1.StepStatus{{Name: "back", State: v1alpha1.StepRunning, Tries: tc.tries, Records: tc.records}}
+			out, err := recreate(t.Context(), x, step, ref)
+			if err != nil || out.Done || out.Failed != tc.failed || (len(wrote.ops) == 0) != tc.failed {
+				t.Errorf("recreate() = %+v, %v, wrote %v", out, err, wrote.ops)
 			}
 		})
 	}

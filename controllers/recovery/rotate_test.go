@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -244,5 +245,38 @@ func TestRefusedHow(t *testing.T) {
 		if got := r.refusedHow(tc.err, "patch Secret shop/db"); (got == "") != (tc.says == "") || !strings.Contains(got, tc.says) {
 			t.Errorf("refusedHow(%v) = %q", tc.err, got)
 		}
+	}
+}
+
+// A workload that was made anew is restarted all the same if it is older than the last of the new values.
+func TestYounger(t *testing.T) {
+	at := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	for name, tc := range map[string]struct {
+		values []string
+		made   time.Time
+		want   bool
+	}{
+		"after the only one":      {[]string{"db"}, at.Add(time.Second), true},
+		"before it":               {[]string{"db"}, at.Add(-time.Second), false},
+		"in the same second":      {[]string{"db"}, at, false},
+		"between two":             {[]string{"db", "mail"}, at.Add(time.Second), false},
+		"nothing has a new value": {nil, at.Add(time.Second), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := rotating("")
+			r.x.Choices = nil
+			for i, secret := range tc.values {
+				ref := v1alpha1.ObjectRef{Kind: secretKind, Namespace: "shop", Name: secret}
+				r.x.Choices = append(r.x.Choices, v1alpha1.StepChoice{Step: r.step.Name, Object: ref})
+				if err := r.note(ref, rotated{Secret: secret, At: metav1.NewTime(at.Add(time.Duration(i) * time.Minute))}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			w := deployment()
+			w.object = &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: "web", CreationTimestamp: metav1.NewTime(tc.made)}}
+			if got := r.younger(w); got != tc.want {
+				t.Errorf("younger() = %t", got)
+			}
+		})
 	}
 }

@@ -146,8 +146,8 @@ func (r *rotation) restartOne(ctx context.Context, chosen v1alpha1.ObjectRef) (O
 		return waiting("%s", why), err
 	}
 	name := chosen.Kind + " " + chosen.Name
-	if w.ref != chosen {
-		return done("%s was made anew meanwhile", name), nil // whether its pods are younger is looked at in the end
+	if w.ref != chosen && r.younger(w) {
+		return done("%s was made anew since", name), nil
 	}
 	if w.template.Annotations[v1alpha1.RotationAnnotation] == r.id {
 		r.x.Journal.Done(v1alpha1.ActionRestart, w.ref)
@@ -168,6 +168,17 @@ func (r *rotation) restartOne(ctx context.Context, chosen v1alpha1.ObjectRef) (O
 		}
 		return ifUnchanged(c.Patch(ctx, w.object, patch))
 	})
+}
+
+// younger reports whether a workload was made after the last secret had got its new value: its pods have never had another one.
+func (r *rotation) younger(w *workload) bool {
+	since := r.rotatedAt()
+	for _, at := range since {
+		if !w.object.GetCreationTimestamp().After(at.Time) {
+			return false
+		}
+	}
+	return len(since) > 0
 }
 
 // restartPatch changes one annotation of the template of exactly this workload, as it was read. All else in the template stays, the mark of a recovery and its images included.

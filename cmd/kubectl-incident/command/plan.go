@@ -41,7 +41,7 @@ Before the recovery has begun, the plan is resolved now, and may be resolved oth
 The exit code is
   0  nothing was found that would keep the recovery from coming to its end
   1  something blocks it
-  2  that is not known, because something could not be read, or there was an error`,
+  2  that is not known, because something could not be read, or not be tried with your rights, or there was an error`,
 		Example: `  # What would the recovery do?
   kubectl incident plan miner -n shop`,
 		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd.Context(), args) },
@@ -102,7 +102,7 @@ func (o *planOptions) run(ctx context.Context, args []string) error {
 	switch {
 	case p.Blocked():
 		return exitBlocked
-	case len(p.Unread) > 0:
+	case len(p.Unread) > 0, p.Untried():
 		return exitCode(explain.ExitUnknown)
 	}
 	return nil
