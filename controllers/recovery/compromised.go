@@ -99,5 +99,10 @@ func keepsCompromised(w *workload, good v1alpha1.KnownGoodImages, digests []stri
 			return fmt.Sprintf("container %s of %s %s would keep the image %s, whose digest is in spec.compromisedDigests of the Incident: list it in spec.images", c.Name, w.ref.Kind, w.ref.Name, c.Image)
 		}
 	}
+	for _, v := range w.template.Spec.Volumes {
+		if v.Image != nil && compromised(v.Image.Reference, digests) {
+			return fmt.Sprintf("volume %s of %s %s would keep the image %s, whose digest is in spec.compromisedDigests of the Incident: change it by hand, as a plan changes the images of containers", v.Name, w.ref.Kind, w.ref.Name, v.Image.Reference)
+		}
+	}
 	return ""
 }

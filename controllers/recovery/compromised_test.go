@@ -67,6 +67,11 @@ func TestKeepsCompromised(t *testing.T) {
 	if got := keepsCompromised(w, listing("app", "sidecar"), []string{digestA}); got != "" {
 		t.Errorf("keepsCompromised() = %q, though the plan replaces the sidecar", got)
 	}
+	mounted := &workload{ref: w.ref, template: w.template.DeepCopy()}
+	mounted.template.Spec.Volumes = []corev1.Volume{{Name: "plugins", VolumeSource: corev1.VolumeSource{Image: &corev1.ImageVolumeSource{Reference: "r/plugins@" + digestA}}}}
+	if got := keepsCompromised(mounted, listing("app", "sidecar"), []string{digestA}); !strings.Contains(got, "volume plugins of Deployment web would keep the image r/plugins@"+digestA) {
+		t.Errorf("keepsCompromised() = %q, want it to name the volume", got)
+	}
 	if got := keepsCompromised(w, listing("app"), nil); got != "" {
 		t.Errorf("keepsCompromised() = %q, though no digest is compromised", got)
 	}

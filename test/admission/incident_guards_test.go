@@ -385,6 +385,21 @@ var _ = Describe("A recovery plan", func() {
 		renaming.RestoreVolumes.CutOver = containmentv1alpha1.CutOverChangeClaim
 		Expect(keeper.Create(ctx, Plan(shop, "p", renaming), client.DryRunAll)).To(refusedWith("has cutOver ChangeClaim takes the permission to patch deployments.apps"))
 		Expect(chief.Create(ctx, Plan(shop, "p", renaming), client.DryRunAll)).To(Succeed())
+		for workload, permission := range map[containmentv1alpha1.WorkloadRef]string{
+			{Kind: "Deployment", Name: "web"}: "patch deployments.apps", {Kind: "StatefulSet", Name: "web"}: "patch statefulsets.apps", {Kind: "DaemonSet", Name: "web"}: "patch daemonsets.apps",
+			{Kind: "CronJob", Name: "web"}: "patch cronjobs.batch", {Kind: "Rollout", Name: "web"}: "patch rollouts.argoproj.io", {Kind: "Job", Name: "web"}: "create and delete jobs.batch",
+			{Kind: "Pod", Name: "web"}: "create and delete pods",
+		} {
+			plan := images(Plan(shop, "p", RollBack("r", workload)), KnownGood(workload.Kind, "web", "app", GoodImage))
+			Expect(author.Create(ctx, plan.DeepCopy(), client.DryRunAll)).To(refusedWith("takes the permission to " + permission + " in its namespace"))
+			Expect(chief.Create(ctx, plan, client.DryRunAll)).To(Succeed())
+		}
+		for kind, step := range map[string]containmentv1alpha1.RecoveryStep{
+			"deployments": Scale("s", "web", containmentv1alpha1.ScaleToZero), "statefulsets": ScaleSet("s", "web", containmentv1alpha1.ScaleToZero),
+		} {
+			Expect(author.Create(ctx, Plan(shop, "p", step), client.DryRunAll)).To(refusedWith("takes the permission to patch " + kind + ".apps in its namespace"))
+			Expect(chief.Create(ctx, Plan(shop, "p", step), client.DryRunAll)).To(Succeed())
+		}
 		steps[100].DependsOn = []string{"nobody"}
 		Expect(author.Create(ctx, Plan(shop, "p", steps...), client.DryRunAll)).To(refusedWith("step-100 depends on nobody"))
 	})
