@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -88,8 +89,8 @@ func countPauses(st *v1alpha1.IncidentStatus, now metav1.Time) map[string]int {
 // gitOpsPaused says what is paused, and raises the alarm when that was undone, or goes on for too long. The worst of it is the reason.
 func (s *scope) gitOpsPaused() *metav1.Condition {
 	const kind = v1alpha1.ConditionGitOpsPaused
-	if s.next.Recovery == nil || len(s.next.Recovery.Pauses) == 0 {
-		return nil
+	if s.next.Recovery == nil || !slices.ContainsFunc(s.next.Recovery.Pauses, func(p v1alpha1.GitOpsPause) bool { return !ptr.Deref(p.Borrowed, false) }) {
+		return nil // what others have paused is theirs to tell
 	}
 	advice := map[string]string{
 		v1alpha1.ReasonLeaseOutlived: "still paused though the Incident is closed: look what its source renders, give it back what it had (status.recovery.pauses[].before), and take the label " + v1alpha1.GitOpsPausedLabel + " off",

@@ -17,6 +17,10 @@ func TestGitOpsPaused(t *testing.T) {
 			Object: v1alpha1.ObjectRef{Kind: "Application", Namespace: "argocd", Name: name}, State: state, ExpiresAt: metav1.NewTime(now.Add(left)), Message: "root applies it",
 		}
 	}
+	lent := func(p v1alpha1.GitOpsPause) v1alpha1.GitOpsPause {
+		p.Borrowed = new(true)
+		return p
+	}
 	cases := map[string]struct {
 		pauses   []v1alpha1.GitOpsPause
 		released bool
@@ -26,6 +30,8 @@ func TestGitOpsPaused(t *testing.T) {
 		alarm    bool
 	}{
 		"nothing was paused":         {},
+		"by others only":             {pauses: []v1alpha1.GitOpsPause{lent(pause("web", "Paused", 0))}},
+		"by others after the end":    {pauses: []v1alpha1.GitOpsPause{lent(pause("web", "Paused", time.Hour)), pause("api", "Resumed", 0)}, released: true, status: "False", reason: "Resumed"},
 		"by a lease that is running": {pauses: []v1alpha1.GitOpsPause{pause("web", "Paused", time.Hour)}, status: "True", reason: "PausedByLease", says: "paused: Application argocd/web until 2026-03-01T13:00:00Z"},
 		"by one that has run out":    {pauses: []v1alpha1.GitOpsPause{pause("web", "Paused", 0), pause("api", "Paused", time.Hour)}, status: "True", reason: "LeaseExpired", says: "paused for longer than its lease", alarm: true},
 		"undone":                     {pauses: []v1alpha1.GitOpsPause{pause("web", "Undone", time.Hour), pause("api", "Paused", 0)}, status: "False", reason: "PauseUndone", says: "not paused any more: Application argocd/web until 2026-03-01T13:00:00Z (root applies it)"},
