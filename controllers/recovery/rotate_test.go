@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"cofferdam.dev/cofferdam/api/v1alpha1"
+	"cofferdam.dev/cofferdam/controllers/journal"
 	"cofferdam.dev/cofferdam/controllers/measure"
 )
 
@@ -278,5 +279,29 @@ func TestYounger(t *testing.T) {
 				t.Errorf("younger() = %t", got)
 			}
 		})
+	}
+}
+
+// What keeps a workload may take a restart back. It is not restarted again and again.
+func TestRestarted(t *testing.T) {
+	began := metav1.NewTime(time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC))
+	entry := func(state v1alpha1.JournalState, at time.Duration) v1alpha1.JournalEntry {
+		return v1alpha1.JournalEntry{Number: 1, Action: v1alpha1.ActionRestart, Object: deployment().ref, State: state, IntendedAt: metav1.NewTime(began.Add(at))}
+	}
+	for name, tc := range map[string]struct {
+		journal []v1alpha1.JournalEntry
+		want    bool
+	}{
+		"never":             {nil, false},
+		"about to be":       {[]v1alpha1.JournalEntry{entry(v1alpha1.JournalIntended, time.Minute)}, false},
+		"in an earlier try": {[]v1alpha1.JournalEntry{entry(v1alpha1.JournalDone, -time.Minute)}, false},
+		"in this try":       {[]v1alpha1.JournalEntry{entry(v1alpha1.JournalDone, time.Minute)}, true},
+	} {
+		r := rotating("")
+		r.x.Steps[0].StartedAt = began
+		r.x.Journal = journal.New(tc.journal, began, false)
+		if got := r.restarted(deployment()); got != tc.want {
+			t.Errorf("%s: restarted() = %t", name, got)
+		}
 	}
 }

@@ -156,6 +156,9 @@ func (r *rotation) restartOne(ctx context.Context, chosen v1alpha1.ObjectRef) (O
 	if why := cmp.Or(unsettled(r.x), r.unrecovered(w)); why != "" {
 		return waiting("%s is not restarted yet: %s", name, why), nil
 	}
+	if above := ownerAbove(w.object); above != "" && r.restarted(w) {
+		return waiting("%s was restarted, and %s, which keeps it, has taken that back: have that one restart it, or skip the step", name, above), nil
+	}
 	detail := "restart its pods, because secrets that they use were rotated"
 	if !r.x.Journal.IntendAnew(v1alpha1.ActionRestart, w.ref, detail) {
 		return waiting("%s is about to be restarted", name), nil
@@ -168,6 +171,13 @@ func (r *rotation) restartOne(ctx context.Context, chosen v1alpha1.ObjectRef) (O
 		}
 		return ifUnchanged(c.Patch(ctx, w.object, patch))
 	})
+}
+
+// restarted reports whether this step has restarted the workload, and seen that, in this try.
+func (r *rotation) restarted(w *workload) bool {
+	status := r.x.Status(r.step.Name)
+	last, known := r.x.Journal.Last(v1alpha1.ActionRestart, w.ref)
+	return status != nil && known && last.State == v1alpha1.JournalDone && !last.IntendedAt.Before(&status.StartedAt)
 }
 
 // younger reports whether a workload was made after the last secret had got its new value: its pods have never had another one.
