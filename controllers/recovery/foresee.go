@@ -30,7 +30,8 @@ func Foresee(ctx context.Context, x *Execution) error {
 	return nil
 }
 
-// soon are the steps that have not started, and whose dependencies have succeeded or are being carried out by themselves. What waits for people is not foreseen: they decide.
+// soon are the steps that have not started, and whose dependencies have succeeded or are about to. A step whose success is not durable is looked at anew after a crash: what is done meanwhile must leave it true. That is so
+// of steps that roll back and scale, with the exception in scale.Foresee, and not of what may be asked of any object; people decide for themselves.
 func soon(steps []v1alpha1.RecoveryStep, status []v1alpha1.StepStatus) []int {
 	near := map[string]bool{}
 	for i, step := range steps {
@@ -38,7 +39,7 @@ func soon(steps []v1alpha1.RecoveryStep, status []v1alpha1.StepStatus) []int {
 		if halts(step, state) {
 			return nil
 		}
-		near[step.Name] = lets(step, state) || state == v1alpha1.StepRunning && step.Approve == nil
+		near[step.Name] = lets(step, state) || state == v1alpha1.StepRunning && (step.RollBackImages != nil || step.Scale != nil) && step.Gate == nil
 	}
 	var out []int
 	for i, step := range steps {
@@ -59,7 +60,7 @@ func (scale) Foresee(ctx context.Context, x *Execution, step v1alpha1.RecoverySt
 		if err != nil {
 			return err
 		}
-		if w == nil {
+		if w == nil || beingScaledDown(x, s) {
 			continue
 		}
 		record := recordedAnywhere(x, w.ref)
@@ -70,6 +71,16 @@ func (scale) Foresee(ctx context.Context, x *Execution, step v1alpha1.RecoverySt
 		x.Journal.IntendAnew(v1alpha1.ActionRestoreReplicas, w.ref, scaleBackDetail(was.Replicas))
 	}
 	return nil
+}
+
+// beingScaledDown reports whether a step is under way that scales the workload to zero: it would begin again if the workload had its replicas back before its success is durable.
+func beingScaledDown(x *Execution, workload v1alpha1.ScaledWorkload) bool {
+	for i, step := range x.Plan.Steps {
+		if step.Scale != nil && step.Scale.To == v1alpha1.ScaleToZero && started(x.Steps[i].State) && slices.Contains(step.Scale.Workloads, workload) {
+			return true
+		}
+	}
+	return false
 }
 
 // Foresee journals that workloads get their known-good images, where that is one change of one object.

@@ -14,21 +14,32 @@ import (
 )
 
 func TestSoon(t *testing.T) {
-	steps := graph("a", "b: a", "c: b", "d: a c")
-	asks := graph("a", "b: a", "c: b", "d: a c")
-	asks[0].Approve = &v1alpha1.ApproveStep{}
+	with := func(change func(first *v1alpha1.RecoveryStep)) []v1alpha1.RecoveryStep {
+		out := graph("a", "b: a", "c: b", "d: a c")
+		for i := range out {
+			out[i].Verify, out[i].RollBackImages = nil, &v1alpha1.RollBackImagesStep{}
+		}
+		change(&out[0])
+		return out
+	}
+	steps := with(func(*v1alpha1.RecoveryStep) {})
+	asks := with(func(s *v1alpha1.RecoveryStep) { s.RollBackImages, s.Approve = nil, &v1alpha1.ApproveStep{} })
+	looks := with(func(s *v1alpha1.RecoveryStep) { s.RollBackImages, s.Verify = nil, &v1alpha1.VerifyStep{} })
+	gated := with(func(s *v1alpha1.RecoveryStep) { s.Gate = &v1alpha1.VerifyStep{} })
 	for name, tc := range map[string]struct {
 		steps  []v1alpha1.RecoveryStep
 		states []string
 		want   []int
 	}{
-		"nothing has started":              {steps, []string{"a=Pending", "b=Pending", "c=Pending", "d=Pending"}, nil},
-		"the first is under way":           {steps, []string{"a=Running", "b=Pending", "c=Pending", "d=Pending"}, []int{1}},
-		"the second is":                    {steps, []string{"a=Succeeded", "b=Running", "c=Pending", "d=Pending"}, []int{2}},
-		"people are asked":                 {asks, []string{"a=Running", "b=Pending", "c=Pending", "d=Pending"}, nil},
-		"people have agreed":               {asks, []string{"a=Succeeded", "b=Pending", "c=Pending", "d=Pending"}, []int{1}},
-		"a step has failed, and all halts": {steps, []string{"a=Succeeded", "b=Failed", "c=Pending", "d=Pending"}, nil},
-		"a step is undone":                 {steps, []string{"a=Running", "b=Undone", "c=Pending", "d=Pending"}, nil},
+		"nothing has started":                            {steps, []string{"a=Pending", "b=Pending", "c=Pending", "d=Pending"}, nil},
+		"the first is under way":                         {steps, []string{"a=Running", "b=Pending", "c=Pending", "d=Pending"}, []int{1}},
+		"the second is":                                  {steps, []string{"a=Succeeded", "b=Running", "c=Pending", "d=Pending"}, []int{2}},
+		"people are asked":                               {asks, []string{"a=Running", "b=Pending", "c=Pending", "d=Pending"}, nil},
+		"something is verified, which may not stay true": {looks, []string{"a=Running", "b=Pending", "c=Pending", "d=Pending"}, nil},
+		"something has a gate":                           {gated, []string{"a=Running", "b=Pending", "c=Pending", "d=Pending"}, nil},
+		"people have agreed":                             {asks, []string{"a=Succeeded", "b=Pending", "c=Pending", "d=Pending"}, []int{1}},
+		"a step has failed, and all halts":               {steps, []string{"a=Succeeded", "b=Failed", "c=Pending", "d=Pending"}, nil},
+		"a step is undone":                               {steps, []string{"a=Running", "b=Undone", "c=Pending", "d=Pending"}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if diff := cmp.Diff(tc.want, soon(tc.steps, states(tc.states...))); diff != "" {
@@ -52,6 +63,7 @@ func TestForesee(t *testing.T) {
 		{Name: "up", DependsOn: []string{"back"}, Scale: &v1alpha1.ScaleStep{To: v1alpha1.ScaleToOriginal, Workloads: []v1alpha1.ScaledWorkload{{Kind: "Deployment", Name: "web"}}}},
 	}}
 	ref := v1alpha1.ObjectRef{Kind: "Deployment", Namespace: "shop", Name: "web", UID: "dep"}
+	plan.Steps[2].DependsOn = []string{"zero", "back"}
 	for name, tc := range map[string]struct {
 		states   []string
 		actions  []v1alpha1.Action
@@ -59,7 +71,8 @@ func TestForesee(t *testing.T) {
 	}{
 		"scaled to zero": {[]string{"zero=Running", "back=Pending", "up=Pending"}, []v1alpha1.Action{v1alpha1.ActionRollBackImages}, `{"images":{"main":"` + badImage + `"}}`},
 		"rolled back":    {[]string{"zero=Succeeded", "back=Running", "up=Pending"}, []v1alpha1.Action{v1alpha1.ActionRestoreReplicas}, ""},
-		"at the end":     {[]string{"zero=Succeeded", "back=Succeeded", "up=Running"}, nil, ""},
+		"next to be scaled back, and not yet at zero for good": {[]string{"zero=Running", "back=Skipped", "up=Pending"}, nil, ""},
+		"at the end": {[]string{"zero=Succeeded", "back=Succeeded", "up=Running"}, nil, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			x, wrote := execution(incident(&plan))
