@@ -89,15 +89,8 @@ func recreate(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep, nam
 			return waiting("%s", why), err
 		}
 		return r.judge(), nil
-	case r.current == nil && r.was == nil:
-		return waiting("%s; what was kept of it is in status.evidence: create it by hand with known-good images, and skip the step", why), nil
-	case r.current == nil && r.made && name.Kind == v1alpha1.RecoverableJob:
-		return failed("Job %s was created anew, and is gone before it was seen what came of it: its ttlSecondsAfterFinished may be over, or somebody has deleted it. It is not run twice by itself: skip the step if it has done its work, or have it retried, which runs it once more", name.Name), nil
 	case r.current == nil:
-		if why, err := r.clearFormer(ctx); err != nil || why != "" {
-			return waiting("%s", why), err
-		}
-		return r.create(ctx)
+		return r.replace(ctx, why)
 	case r.was != nil && r.current.ref.UID != r.origin.UID:
 		return waiting("somebody else has created %s %s meanwhile: delete it, or skip the step", name.Kind, name.Name), nil
 	case r.over():
@@ -110,6 +103,20 @@ func recreate(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep, nam
 		return failed("%s", why), err
 	}
 	return r.remove(ctx, r.current.ref, "it is created anew with known-good images; its evidence is complete")
+}
+
+// replace creates what is not there, once what was made by the former one is gone. Missing says that it is not there.
+func (r *recreation) replace(ctx context.Context, missing string) (Outcome, error) {
+	if r.was == nil {
+		return waiting("%s; what was kept of it is in status.evidence: create it by hand with known-good images, and skip the step", missing), nil
+	}
+	if r.made && r.name.Kind == v1alpha1.RecoverableJob {
+		return failed("Job %s was created anew, and is gone before it was seen what came of it: its ttlSecondsAfterFinished may be over, or somebody has deleted it. It is not run twice by itself: skip the step if it has done its work, or have it retried, which runs it once more", r.name.Name), nil
+	}
+	if why, err := r.clearFormer(ctx); err != nil || why != "" {
+		return waiting("%s", why), err
+	}
+	return r.create(ctx)
 }
 
 func readRecreation(ctx context.Context, x *Execution, step v1alpha1.RecoveryStep, name v1alpha1.WorkloadRef, good v1alpha1.KnownGoodImages) (*recreation, string, error) {
