@@ -213,3 +213,26 @@ func TestASecretIsRotatedOnce(t *testing.T) {
 		t.Errorf("Unusable() = %q", why)
 	}
 }
+
+// Time in which nothing could be seen is made up for before the step succeeds.
+func TestReleaseObservesForAsLongAsItSays(t *testing.T) {
+	for name, tc := range map[string]struct {
+		blindFor time.Duration
+		done     bool
+	}{"seen all the time": {0, true}, "not seen for half of it": {30 * time.Second, false}} {
+		t.Run(name, func(t *testing.T) {
+			plan := waves()
+			x, _ := execution(incident(&plan))
+			x.Plan, x.Now, x.Steps = plan, later(time.Minute), states("out=Running")
+			x.Steps[0].StartedAt, x.Steps[0].ObservedSince = noon, noon
+			if tc.blindFor > 0 {
+				x.Steps[0].NotObservedSince = later(time.Minute - tc.blindFor)
+			}
+			x.Others = func(context.Context) ([]v1alpha1.Incident, error) { return nil, nil }
+			out, err := release{}.Run(t.Context(), x, plan.Steps[0])
+			if err != nil || out.Done != tc.done || x.Steps[0].NotObservedSeconds != int32(tc.blindFor.Seconds()) || !x.Steps[0].NotObservedSince.IsZero() {
+				t.Errorf("Run() = %+v, %v, with status %+v", out, err, x.Steps[0])
+			}
+		})
+	}
+}
